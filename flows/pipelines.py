@@ -32,12 +32,12 @@ from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import INHERIT
 from crucible_lineage.pipeline.engines.local import Running
-from crucible_lineage.pipeline.job.job import Job, StepState
+from crucible_lineage.pipeline.job.job import StepState
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.logs import LineCallback
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.plan.plan import PipelinePlan
+from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import by_project
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.requests import Pipelines, answer_event
@@ -189,14 +189,14 @@ class PrefectEngine:
         self.deliverer: Deliverer | None = None
         self._task_runs: dict[str, PrefectFuture[StepState]] = {}  # by dataset, for the arrows in Prefect's graph
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: StepPlan) -> Running:
         """Submit a step."""
         runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]
         parents = list({id(run): run for run in runs}.values())
         task = _task(job.spec.retries)
         return task.submit(job.name, partial(self._make, job), wait_for=parents)
 
-    def _make(self, job: Job, run: JsonObject, log: LineCallback) -> StepState:
+    def _make(self, job: StepPlan, run: JsonObject, log: LineCallback) -> StepState:
         deliveries = self.deliverer.add if self.deliverer else None
         return materialize_step(replace(job, run={**job.run, **run}), self.session, log, deliveries)
 

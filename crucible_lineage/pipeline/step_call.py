@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ def called_step(
     invalid.
     """
     # Most flows call tasks alone, for which these imports would take a tenth of a second.
-    from crucible_lineage.pipeline.job.job import Job, Outcome
+    from crucible_lineage.pipeline.job.job import Outcome
     from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.expand import Instance
-    from crucible_lineage.pipeline.plan.plan import files_for_role
+    from crucible_lineage.pipeline.plan.plan import MISSING, StepPlan, files_for_role
 
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
     given = {name: value for name, value in params.items() if name not in called.outputs}
@@ -66,10 +66,11 @@ def called_step(
     outputs = planned_outputs(project, inspection.code, inspection.outputs, inspection.params, used, facts=facts)
     step = BoundStep(called.name, StepSpec(uses=uses), (), ())
     instance = Instance(called.name, step, "", given, inspection, ())
+    job = StepPlan(instance, MISSING, outputs=outputs, used=used, project=project, slots=claims, called=called)
 
     def make(run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
         session.refresh_statements()
-        done = materialize_step(Job(instance, project, used, outputs, run, claims, step=called), session)
+        done = materialize_step(replace(job, run=run), session)
         for name, dataset in done.results.items():
             slots.note_about(dataset.mfid, about)
             slots.rely(project, claims[name], dataset, made=done.outcome == Outcome.EXECUTED)

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError, StoppedError
-from crucible_lineage.pipeline.job.job import Job, StepState
+from crucible_lineage.pipeline.job.job import StepState
 from crucible_lineage.pipeline.job.materialize import materialize_step
+from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
@@ -34,7 +35,7 @@ class Engine(Protocol):
 
     deliverer: Deliverer | None
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: StepPlan) -> Running:
         """Start a step."""
 
     def result(self, running: object) -> StepState:
@@ -53,7 +54,7 @@ class LocalEngine:
         self.most_at_once = AHEAD * jobs
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: StepPlan) -> Running:
         """Put the step into the pool."""
         job = replace(job, run={**job.run, "engine": "local"})
         deliveries = self.deliverer.add if self.deliverer else None
@@ -75,7 +76,7 @@ class LocalEngine:
         return True
 
 
-def with_retries(job: Job, make: Callable[[], StepState]) -> StepState:
+def with_retries(job: StepPlan, make: Callable[[], StepState]) -> StepState:
     """Execute a step with its declared number of retries; raises the error of the last attempt."""
     for _ in range(job.spec.retries):
         try:

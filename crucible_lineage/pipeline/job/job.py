@@ -1,96 +1,20 @@
-"""A step to be executed, as a value: code, inputs, parameters, outputs and their names; and its state in a run."""
+"""The state of a step in a run, and the name of a dataset that it makes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any
 
-from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.dataclass import dataclass, field
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import value_of
-from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled
-from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.facts import facts_in
-from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset
-from crucible_lineage.refs import DatasetRef, Facts, without_step
-from crucible_lineage.step import Step
+from crucible_lineage.pipeline.declare.pipeline import filled
+from crucible_lineage.pipeline.plan.plan import StepPlan
+from crucible_lineage.refs import DatasetRef, without_step
 
 FieldsOf = Callable[[str], JsonMapping]  # the fields of a dataset's record, by MFID
 _COUNT = re.compile(r" and \d+ more$")  # in the default name of a list
-
-
-@dataclass(frozen=True)
-class Job:
-    """A step to be executed in a run: its instance, its parents, and the datasets to be made.
-
-    The function receives the `given` parameters of the instance validated. `outputs` have the ids that the plan
-    computed, and `slots` are those that each will fill. `variables` are those of the environment that the declaration
-    may read. `step` is the function, if it exists in this process; else `spec` names it, or is a command.
-    """
-
-    instance: Instance
-    project: str
-    used: tuple[UsedDataset, ...]
-    outputs: tuple[PlannedOutput, ...]
-    run: JsonMapping
-    slots: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
-    variables: tuple[str, ...] = ()
-    step: Step[..., Any] | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the step in the run."""
-        return self.instance.name
-
-    @property
-    def spec(self) -> StepSpec:
-        """The declaration of the step."""
-        return self.instance.step.spec
-
-    @property
-    def inspection(self) -> Inspection:
-        """The inspection of the function or command."""
-        return self.instance.inspection
-
-    @property
-    def run_id(self) -> str:
-        """The id of the run."""
-        return str(self.run.get("run_id", ""))
-
-    @property
-    def mfid(self) -> str:
-        """The least id of its results, which stands for them all."""
-        return min(planned.mfid for planned in self.outputs)
-
-    @property
-    def keywords(self) -> tuple[str, ...]:
-        """The keywords of the datasets: their declared pipeline, or the pipelines of the slots that they fill."""
-        pipeline = self.instance.step.declared
-        declared = {pipeline["name"]} if pipeline else set()
-        of_slots = {key.partition("/")[0] for slots in self.slots.values() for key in slots}
-        return tuple(map(pipeline_keyword, sorted(declared or of_slots)))
-
-    @property
-    def facts(self) -> Facts | None:
-        """The facts about its parents, exactly as in its recipe, none for an absent input; None if undeclared."""
-        found = facts_in(self.outputs[0].recipe)
-        return None if found is None else Facts({**dict.fromkeys(self.inspection.roles, ()), **found})
-
-    @property
-    def declared(self) -> JsonObject | None:
-        """The declared settings that neither recipe nor dataset shows, metadata by name; None if there are none."""
-        spec = self.spec
-        names = {"retries", "timeout", "reads", "reproduce"}
-        settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
-        options = {"ingestor", "inherit"}
-        output = spec.output.model_dump(mode="json", include=options, exclude_defaults=True)
-        output |= {} if spec.output.is_ingested else {"ingest": False}
-        output |= {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
-        return {**settings, **({"output": output} if output else {})} or None
 
 
 class Outcome(StrEnum):
@@ -143,7 +67,7 @@ class StepState:
         return [dataset.mfid for dataset in self.results.values()]
 
 
-def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
+def dataset_name(job: StepPlan, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
     """Return the child's name, and a note if its declared template could not be filled in.
 
     The default name has the group, or the data of the first input, with the step's name and the swept parameters.
@@ -174,7 +98,7 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
         return default, f"it got the name {default!r}, since {template!r} cannot be filled in: {error}"
 
 
-def _subject(job: Job) -> str:
+def _subject(job: StepPlan) -> str:
     """Return the name of the subject of the first input, and the number of further ones."""
     first = job.used[0]
     others = len({part.dataset.mfid for part in job.used if part.role == first.role}) - 1
@@ -184,7 +108,7 @@ def _subject(job: Job) -> str:
     return f"{_COUNT.sub('', name) if first.dataset.parents else name} and {others} more"
 
 
-def _parent_field(job: Job, role: str, name: str, fields_of: FieldsOf) -> object:
+def _parent_field(job: StepPlan, role: str, name: str, fields_of: FieldsOf) -> object:
     """Return a field of the first parent in a role, from its own record; None if it has none."""
     parts = [part for part in job.used if part.role == role]
     if name == "count" or not parts:

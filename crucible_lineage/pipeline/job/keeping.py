@@ -48,7 +48,7 @@ from crucible_lineage.text.commands import is_command
 from crucible_lineage.text.masking import is_key_file, masked, masked_text, redactor_of
 
 if TYPE_CHECKING:  # results of a flow's tasks are no jobs
-    from crucible_lineage.pipeline.job.job import Job
+    from crucible_lineage.pipeline.plan.plan import StepPlan
 
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
@@ -98,7 +98,7 @@ class Support:
         return replace(self, archive=archive, environment=environment, faults=tuple(faults))
 
 
-def support_of(job: Job, session: Session, secrets: Sequence[str]) -> Support:
+def support_of(job: StepPlan, session: Session, secrets: Sequence[str]) -> Support:
     """Return the source of a job's step and the environment, read only once while unchanged."""
     folder, files = job.spec.folder, job.inspection.files
     if not is_command(job.inspection.uses):
@@ -207,7 +207,7 @@ def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults
         return mfid
 
 
-def _program(job: Job, session: Session) -> Mapping[str, str] | None:
+def _program(job: StepPlan, session: Session) -> Mapping[str, str] | None:
     """Return path and hash of the program that a command starts; None if it is a script of the project."""
     try:
         name = arguments_of(job.spec)[0]

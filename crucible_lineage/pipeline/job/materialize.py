@@ -28,11 +28,12 @@ from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
-from crucible_lineage.pipeline.job.job import Job, Outcome, StepState, dataset_name
+from crucible_lineage.pipeline.job.job import Outcome, StepState, dataset_name
 from crucible_lineage.pipeline.job.keeping import support_of
 from crucible_lineage.pipeline.job.worker import call_command, call_function
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
+from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.processes.child import CallOutcome, failure_line, failure_traceback, outcome_of
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
@@ -49,7 +50,7 @@ StagedFiles = dict[Path, tuple[FileStamp, str]]
 
 
 def materialize_step(
-    job: Job, session: Session, on_line: LineCallback | None = None, deliveries: Deliver | None = None
+    job: StepPlan, session: Session, on_line: LineCallback | None = None, deliveries: Deliver | None = None
 ) -> StepState:
     """Return the outputs of a step; execute it only if they do not exist. One process at a time per recipe.
 
@@ -89,7 +90,7 @@ def materialize_step(
 
 
 def _deliver_before_use(
-    outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: Deliver | None
+    outputs: dict[str, DatasetRef], job: StepPlan, session: Session, deliveries: Deliver | None
 ) -> dict[str, DatasetRef]:
     """Return the outputs after delivering them, unless they are delivered in the background."""
     if deliveries is not None:
@@ -101,13 +102,13 @@ def _deliver_before_use(
     return outputs
 
 
-def _waiting(job: Job, session: Session) -> list[ResultRow]:
+def _waiting(job: StepPlan, session: Session) -> list[ResultRow]:
     """Return the job's results that wait in the outbox."""
     ids = {planned.mfid for planned in job.outputs}
     return [row for row in session.outbox.all() if not ids.isdisjoint(row.mfids)]
 
 
-def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Deliver | None) -> DatasetRef | None:
+def _present(planned: PlannedOutput, job: StepPlan, session: Session, deliveries: Deliver | None) -> DatasetRef | None:
     known = session.known(planned.mfid)
     if known is not None or deliveries is not None:  # the plan asked Crucible a moment ago
         return known
@@ -120,7 +121,7 @@ def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Del
 
 
 def _execute(
-    job: Job, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver | None
+    job: StepPlan, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
     """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
     inputs, staged, staging_note = _stage_inputs(job, folder, session)
@@ -203,7 +204,7 @@ MAX_METADATA_BYTES = 3 << 20  # the embedded Crucible accepts 4 MB per dataset, 
 
 
 def new_dataset(
-    job: Job,
+    job: StepPlan,
     planned: PlannedOutput,
     metadata: JsonMapping,
     files: tuple[LocalFile, ...],
@@ -241,7 +242,7 @@ def new_dataset(
     return derived(new, job.used, declared.inherit)
 
 
-def metadata_of(job: Job, result: JsonMapping | None) -> dict[str, JsonObject]:
+def metadata_of(job: StepPlan, result: JsonMapping | None) -> dict[str, JsonObject]:
     """Return the scientific metadata of each output: the returned values and the declared metadata."""
     outputs = job.inspection.outputs
     values = {outputs[0]: result} if len(outputs) == 1 else (result or {})
@@ -268,7 +269,7 @@ def metadata_of(job: Job, result: JsonMapping | None) -> dict[str, JsonObject]:
 
 
 def output_files(
-    job: Job, output: str, folder: Path, note: str = "", pictures: Collection[str] = ()
+    job: StepPlan, output: str, folder: Path, note: str = "", pictures: Collection[str] = ()
 ) -> tuple[LocalFile, ...]:
     """Return the files that a step wrote for an output, and its log. Raises StepError if they cannot be registered.
 
@@ -347,14 +348,14 @@ def written_files(step: str, folder: Path) -> list[Path]:
 
 
 def call_step(
-    job: Job, call: JsonMapping, folder: Path, *, secrets: Iterable[str], on_line: LineCallback
+    job: StepPlan, call: JsonMapping, folder: Path, *, secrets: Iterable[str], on_line: LineCallback
 ) -> CallOutcome:
     """Call the step, log in `folder`, mask `secrets`, and pass each printed line to `on_line`. Raises StepError."""
     redactor = redactor_of(secrets)
     with closing(StepLog(folder / STEP_LOG, redactor, on_line)) as log:
         try:
-            if job.step is not None:
-                called = _call_here(job.step, job, call, log)
+            if job.called is not None:
+                called = _call_here(job.called, job, call, log)
             else:
                 called = (call_command if job.spec.run else call_function)(job, call, folder, log)
             covered = {Path(path).resolve() for path in job.inspection.files}
@@ -369,7 +370,7 @@ def call_step(
     return called
 
 
-def secrets_of(job: Job) -> list[str]:
+def secrets_of(job: StepPlan) -> list[str]:
     """Return the argument values to be redacted: secret parameters, and values from the environment."""
     declared = json.dumps([dict(job.spec.env), dict(job.spec.references)], default=str)
     values = [os.environ.get(name, "") for name in referenced(declared)]
@@ -380,7 +381,7 @@ def secrets_of(job: Job) -> list[str]:
     return [*given, *(text for text in values if len(text) >= MIN_ENCODED)]  # not `1`
 
 
-def _call_here(step: Step[..., Any], job: Job, call: JsonMapping, log: StepLog) -> CallOutcome:
+def _call_here(step: Step[..., Any], job: StepPlan, call: JsonMapping, log: StepLog) -> CallOutcome:
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
         return outcome_of(step, call, log.path.parent)
@@ -399,7 +400,7 @@ def _call_here(step: Step[..., Any], job: Job, call: JsonMapping, log: StepLog) 
         step_runner.reset(token)
 
 
-def input_folders(job: Job) -> dict[str, UsedDataset]:
+def input_folders(job: StepPlan) -> dict[str, UsedDataset]:
     """Return {folder within the attempt's, by role and number: input} for the inputs with files."""
     numbers: Counter[str] = Counter()
     folders = {}
@@ -411,7 +412,7 @@ def input_folders(job: Job) -> dict[str, UsedDataset]:
 
 
 def _stage_inputs(
-    job: Job, folder: Path, session: Session
+    job: StepPlan, folder: Path, session: Session
 ) -> tuple[dict[str, list[tuple[int, Path]]], StagedFiles, str]:
     """Put the inputs into the attempt's folder, with verified bytes.
 

@@ -22,10 +22,10 @@ from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.declare.load import from_environment
-from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
+from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.processes import child
 from crucible_lineage.pipeline.processes.child import (
     FACTS_FILE,
@@ -44,7 +44,7 @@ PASSED = (
 )
 
 
-def call_command(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
+def call_command(job: StepPlan, call: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
     """Run the command; return its metadata. Its output goes to the log.
 
     Raises StepError if it failed or timed out.
@@ -77,7 +77,7 @@ def call_command(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> Ca
     return CallOutcome(metadata, left=process.left, code=folder)
 
 
-def call_function(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
+def call_function(job: StepPlan, call: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
     """Call the function; return its value as JSON, and where it wrote.
 
     Raises StepError if it failed, died or was too slow.
@@ -115,7 +115,7 @@ def call_function(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> C
 class _Worker:
     """A process that waits for calls of one environment and one folder: modules of others may have the same names."""
 
-    def __init__(self, environment: object, job: Job) -> None:
+    def __init__(self, environment: object, job: StepPlan) -> None:
         """Start its process for a job. Raises OSError, or StoppedError if the run was stopped."""
         self.environment = environment
         self.folder: Path | None = job.spec.folder
@@ -177,7 +177,7 @@ _lock = threading.Lock()
 _idle: list[_Worker] = []
 
 
-def _take(job: Job) -> _Worker:
+def _take(job: StepPlan) -> _Worker:
     """Return the last used of the suitable workers, or a new one. Raises StoppedError if the run was stopped."""
     environment, folder = (str(Path.cwd()), tuple(sorted(os.environ.items()))), job.spec.folder
     while True:

@@ -1,24 +1,32 @@
-"""The plan: the state of each step, and the causes if it is not fresh. Pure: datasets come from an index."""
+"""The plan: the state of each step, and the causes if it is not fresh. Pure: datasets come from an index.
+
+The plan of a step is also the job that an engine executes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import Fault, InputError, shortened
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.bound import generations
 from crucible_lineage.pipeline.plan.current import DeclaredDifference
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
+from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
-from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.refs import DatasetRef, Facts, FileRef
 from crucible_lineage.statements.statements import Doubt
+from crucible_lineage.step import Step
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -73,29 +81,68 @@ class Estimate:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The plan of an instance. An id in `datasets` is None while it depends on a parent that does not exist yet.
+    """The plan of an instance, and the job that executes it in a run.
 
     `results` are the datasets of a step that has them, and `used` its parents. If all parents exist, `outputs` are
-    those to be made, with the results that they would replace. `roots` are the original causes, here or upstream, each
-    with its step. `notes` are about its parents, `choices` are those chosen in time, by role. With `on_hold`, holds are
-    the only reason why it is blocked.
+    those to be made, with their ids and the results that they would replace. `roots` are the original causes, here or
+    upstream, each with its step. With `on_hold`, holds are the only reason why it is blocked.
+
+    To execute it, a run adds its `project`, what records say of the `run`, the `slots` that each output will fill, and
+    the `variables` of the environment that the declaration may read. The function receives the `given` parameters of
+    the instance validated; it is `called` if it exists in this process, else `spec` names it, or is a command.
     """
 
-    name: str
+    instance: Instance
     state: str
     causes: tuple[str, ...] = ()
-    datasets: Mapping[str, str | None] = field(default_factory=dict)
     results: Mapping[str, DatasetRef] = field(default_factory=dict)
     outputs: tuple[PlannedOutput, ...] = ()
-    step: str = ""
     code_diff: tuple[str, ...] = ()
     estimate: Estimate = Estimate()
     roots: tuple[str, ...] = ()
     used: tuple[UsedDataset, ...] = ()
-    notes: tuple[str, ...] = ()
-    choices: Mapping[str, list[JsonObject]] = field(default_factory=dict)
     on_hold: bool = False
+    project: str = ""
+    run: JsonMapping = field(default_factory=dict)
+    slots: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
+    variables: tuple[str, ...] = ()
+    called: Step[..., Any] | None = None
     json_keys: ClassVar = "name step state causes datasets supersedes code_diff roots notes on_hold choices estimate"
+
+    @property
+    def name(self) -> str:
+        """The name of the instance."""
+        return self.instance.name
+
+    @property
+    def step(self) -> str:
+        """The name of the step."""
+        return self.instance.step.name
+
+    @property
+    def spec(self) -> StepSpec:
+        """The declaration of the step."""
+        return self.instance.step.spec
+
+    @property
+    def inspection(self) -> Inspection:
+        """The inspection of the function or command."""
+        return self.instance.inspection
+
+    @property
+    def datasets(self) -> dict[str, str | None]:
+        """The id of each output; None while it depends on a parent that does not exist yet."""
+        return _ids(self.outputs) or dict.fromkeys(self.inspection.outputs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes about its parents."""
+        return (*self.instance.notes, *(f"without {gap}" for gap in self.instance.gaps))
+
+    @property
+    def choices(self) -> dict[str, list[JsonObject]]:
+        """The parents that were chosen in time, by role."""
+        return self.instance.choices
 
     @property
     def exists(self) -> bool:
@@ -107,24 +154,63 @@ class StepPlan:
         """The earlier results that would be replaced, by output."""
         return {planned.output: planned.supersedes for planned in self.outputs if planned.supersedes}
 
+    @property
+    def mfid(self) -> str:
+        """The least id of its results, which stands for them all."""
+        return min(planned.mfid for planned in self.outputs)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that executes it."""
+        return str(self.run.get("run_id", ""))
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The keywords of the datasets: their declared pipeline, or the pipelines of the slots that they fill."""
+        pipeline = self.instance.step.declared
+        declared = {pipeline["name"]} if pipeline else set()
+        of_slots = {key.partition("/")[0] for slots in self.slots.values() for key in slots}
+        return tuple(map(pipeline_keyword, sorted(declared or of_slots)))
+
+    @property
+    def facts(self) -> Facts | None:
+        """The facts about its parents, exactly as in its recipe, none for an absent input; None if undeclared."""
+        found = facts_in(self.outputs[0].recipe)
+        return None if found is None else Facts({**dict.fromkeys(self.inspection.roles, ()), **found})
+
+    @property
+    def declared(self) -> JsonObject | None:
+        """The declared settings that neither recipe nor dataset shows, metadata by name; None if there are none."""
+        spec = self.spec
+        names = {"retries", "timeout", "reads", "reproduce"}
+        settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
+        options = {"ingestor", "inherit"}
+        output = spec.output.model_dump(mode="json", include=options, exclude_defaults=True)
+        output |= {} if spec.output.is_ingested else {"ingest": False}
+        output |= {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
+        return {**settings, **({"output": output} if output else {})} or None
+
 
 @dataclass(frozen=True)
 class PipelinePlan:
     """The plan of all instances, in an order of execution, with the inputs and the index that it is based on.
 
-    `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
-    without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
-    `notes` are other messages about files.
+    `undeclared` are slots with current results that the pipeline no longer declares. `differences` are those between
+    declared files and Crucible, `notes` are other messages about files.
     """
 
     steps: tuple[StepPlan, ...]
-    instances: Mapping[str, Instance] = field(compare=False)
     inputs: Inputs = field(compare=False)
     index: ProjectIndex = field(compare=False)
     undeclared: tuple[str, ...] = ()
     differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
     json_keys: ClassVar = "steps undeclared differences notes"
+
+    @cached_property
+    def instances(self) -> dict[str, Instance]:
+        """The planned instances, without blocked parents in lists that may have gaps."""
+        return {step.name: step.instance for step in self.steps}
 
     @property
     def is_done(self) -> bool:
@@ -149,25 +235,16 @@ def plan(
 
     Planning goes generation by generation, so that all results of one are looked up together.
     """
-    done, complete = dict[str, StepPlan](), dict[str, Instance]()
+    done = dict[str, StepPlan]()
     doubts = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
     for generation in generations({name: instance.needs for name, instance in instances.items()}):
-        complete |= {name: _without_gaps(instances[name], inputs, done, doubts) for name in generation}
-        drafts = _drafts([complete[name] for name in generation], inputs, done, index)
+        complete = [_without_gaps(instances[name], inputs, done, doubts) for name in generation]
+        drafts = _drafts(complete, inputs, done, index)
         index.results.look_up([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
-            is_forced = draft.name in forced or draft.step in forced
-            done[draft.name] = _planned(complete[draft.name], draft, index, forced=is_forced)
-        done |= _not_in_use([done[name] for name in generation if done[name].state == FRESH], complete, index, doubts)
-    complete = {name: complete[name] for name in instances}
-    steps = tuple(_annotated(done[name], instance) for name, instance in complete.items())
-    return PipelinePlan(steps, complete, inputs, index)
-
-
-def _annotated(step: StepPlan, instance: Instance) -> StepPlan:
-    """Return the plan of an instance with the notes about its parents, and the choices among them."""
-    notes, choices = (*instance.notes, *(f"without {gap}" for gap in instance.gaps)), instance.choices
-    return replace(step, notes=notes, choices=choices) if notes or choices else step
+            done[draft.name] = _planned(draft, index, forced=draft.name in forced or draft.step in forced)
+        done |= _not_in_use([done[name] for name in generation if done[name].state == FRESH], index, doubts)
+    return PipelinePlan(tuple(done[name] for name in instances), inputs, index)
 
 
 def _drafts(
@@ -190,16 +267,14 @@ def _drafts(
     return drafts
 
 
-def _not_in_use(
-    fresh: Sequence[StepPlan], instances: Mapping[str, Instance], index: ProjectIndex, doubts: dict[str, Doubt]
-) -> dict[str, StepPlan]:
+def _not_in_use(fresh: Sequence[StepPlan], index: ProjectIndex, doubts: dict[str, Doubt]) -> dict[str, StepPlan]:
     """Return those of the fresh steps whose results are not current, or doubtful, as such; add to `doubts`."""
     new = index.doubts([dataset.mfid for step in fresh for dataset in step.results.values()])
     doubts |= new
     above = index.doubts([part.dataset.mfid for step in fresh for part in step.used]) if new else {}
     found = {}
     for step in fresh:
-        slots = instances[step.name].slots
+        slots = step.instance.slots
         marks = [index.not_current(ref.mfid, slots.get(output, ())) for output, ref in step.results.items()]
         causes = tuple(cause for cause, _ in marks if cause)
         doubtful = None if any(is_replaced for _, is_replaced in marks) else _doubtful(step, new, above)
@@ -258,7 +333,7 @@ def plan_instance(
     instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex, *, forced: bool = False
 ) -> StepPlan:
     """Plan an instance whose parents all exist. Raises InputError if facts about a parent cannot be read."""
-    return _planned(instance, _draft(instance, used, index), index, forced=forced)
+    return _planned(_draft(instance, used, index), index, forced=forced)
 
 
 def _draft(instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> StepPlan:
@@ -273,12 +348,11 @@ def _draft(instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex)
     outputs = planned_as()
     if attempt := max(index.results.attempt(planned.mfid) for planned in outputs):
         outputs = planned_as(attempt=attempt)
-    name, step = instance.name, instance.step.name
-    return StepPlan(name, "", datasets=_ids(outputs), outputs=outputs, step=step, used=tuple(used))
+    return StepPlan(instance, "", outputs=outputs, used=tuple(used))
 
 
-def _planned(instance: Instance, draft: StepPlan, index: ProjectIndex, *, forced: bool) -> StepPlan:
-    used, outputs = draft.used, draft.outputs
+def _planned(draft: StepPlan, index: ProjectIndex, *, forced: bool) -> StepPlan:
+    instance, used, outputs = draft.instance, draft.used, draft.outputs
     complete = {planned.output: index.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in complete.items() if dataset}
     is_complete = len(results) == len(outputs)
@@ -294,20 +368,20 @@ def _planned(instance: Instance, draft: StepPlan, index: ProjectIndex, *, forced
             PlannedOutput(output.output, derived_mfid(recipe), recipe, output.mfid) for output, recipe in recipes
         )
         roots = (f"{instance.name}: {FORCED}",)
-        return replace(draft, state=STALE, causes=(FORCED,), datasets=_ids(again), outputs=again, roots=roots)
+        return replace(draft, state=STALE, causes=(FORCED,), outputs=again, roots=roots)
     if refusals:
         return _blocked(instance, refusals)
     if is_complete:
-        return StepPlan(draft.name, FRESH, (), draft.datasets, results, outputs, draft.step, used=used)
-    return _unfinished(instance, draft, index)
+        return replace(draft, state=FRESH, results=results)
+    return _unfinished(draft, index)
 
 
-def _unfinished(instance: Instance, draft: StepPlan, index: ProjectIndex) -> StepPlan:
+def _unfinished(draft: StepPlan, index: ProjectIndex) -> StepPlan:
     """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale.
 
     Current results that it would replace give the causes: the differences, and the diff of the code.
     """
-    replaced: dict[str, str] = {}
+    instance, replaced = draft.instance, dict[str, str]()
     state, causes, changed = MISSING, ["never made"], tuple[str, ...]()
     for planned in draft.outputs:
         earlier = _current(instance, planned.output, index)
@@ -329,7 +403,7 @@ def _unfinished(instance: Instance, draft: StepPlan, index: ProjectIndex) -> Ste
     return replace(draft, state=state, causes=tuple(causes), outputs=outputs, code_diff=changed, roots=roots)
 
 
-def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
+def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str | None]:
     return {planned.output: planned.mfid for planned in outputs}
 
 
@@ -368,8 +442,7 @@ def _waiting(instance: Instance, parents: Sequence[StepPlan], changed: Sequence[
     causes = dict.fromkeys([*_follows(parents, has_current=has_current), *changed])
     own = [f"{instance.name}: {cause}" for cause in changed]
     roots = dict.fromkeys([*(root for parent in parents for root in parent.roots), *own])
-    state, outputs = STALE if has_current else MISSING, dict.fromkeys(instance.inspection.outputs)
-    return StepPlan(instance.name, state, tuple(causes), outputs, step=instance.step.name, roots=tuple(roots))
+    return StepPlan(instance, STALE if has_current else MISSING, tuple(causes), roots=tuple(roots))
 
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:
@@ -408,5 +481,4 @@ def _follows(parents: Sequence[StepPlan], *, has_current: bool) -> Iterator[str]
 
 
 def _blocked(instance: Instance, causes: Sequence[str], *, on_hold: bool = False) -> StepPlan:
-    outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
-    return StepPlan(instance.name, BLOCKED, tuple(causes), outputs, step=instance.step.name, on_hold=on_hold)
+    return StepPlan(instance, BLOCKED, tuple(causes), on_hold=on_hold)

@@ -161,7 +161,7 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
     """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
     planned = plan_pipeline(pipeline, session, forced, as_of=as_of)
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
-    results = [(step.name, dataset.mfid, planned.instances[step.name].step.spec.output)
+    results = [(step.name, dataset.mfid, step.spec.output)
                for step in planned.steps for dataset in step.results.values()]  # fmt: skip
     return replace(
         planned,
@@ -279,7 +279,7 @@ def _results_of(
     for step in planned.steps:
         if step.step != declared.step:
             continue
-        instance = planned.instances[step.name]
+        instance = step.instance
         own: JsonMapping = {}
         if step.exists:
             dataset = step.results[output]
@@ -353,8 +353,7 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     ]
     edges = []
     for step in planned.steps:
-        instance = planned.instances[step.name]
-        described = instance.inspection.described(instance.step.spec.output)
+        described = step.inspection.described(step.spec.output)
         nodes.append(
             Node(
                 ids[step.name],
@@ -366,7 +365,7 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
                 step=step.step,
             )
         )
-        for feed in instance.feeds:
+        for feed in step.instance.feeds:
             parent = ids[feed.instance] if feed.instance else _item_id(feed.input or "", feed.item(planned.inputs))
             edges.append(Edge(parent, ids[step.name], note=feed.chosen.note if feed.chosen else ""))
     return LineageGraph(nodes, edges)

@@ -32,7 +32,6 @@ class SlotWriter:
 
     def __init__(self, session: Session, plan: PipelinePlan, pipeline: str, run_id: str, path: Path | None) -> None:
         self.session = session
-        self.instances = plan.instances
         self.index = plan.index
         self.pipeline = pipeline
         file, folder = (path.name, path.parent) if path else (None, None)
@@ -81,7 +80,7 @@ class SlotWriter:
         """
         needed: dict[str, Callable[[], str]] = {}
         for name, update in self._reused.items():
-            slots = {ref.mfid: self.instances[name].slots.get(output, ()) for output, ref in update.results.items()}
+            slots = {ref.mfid: update.instance.slots.get(output, ()) for output, ref in update.results.items()}
             new = {mfid: [key for key in keys if not self._is_current(key, mfid)] for mfid, keys in slots.items()}
             first = next(iter(update.results.values()), None)
             equal = new_parents(first, update.used, new) if first else {}

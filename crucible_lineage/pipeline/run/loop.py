@@ -12,7 +12,7 @@ import queue
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,14 +30,13 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
-from crucible_lineage.pipeline.job.job import Job, Outcome
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.logs import listening_to_phases, record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
+from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, StepChoice, StepEvent, Steps, Stop, ids_of
-from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.delivery import DROPPED
 from crucible_lineage.registration.payload import Payload
@@ -113,7 +112,6 @@ class Run:
         names, self._awaiting = self._awaiting, {}
         self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
         self.steps.follow(self.instances)
-        self.slot_writer.instances = self.instances
         self.index = self.slot_writer.index = plan.index
         self.adopt([step for step in plan.steps if step.name in names])
 
@@ -264,7 +262,7 @@ class Run:
             return
         if planned.exists:  # its parents were made again with the same bytes
             self.stayed.append(name)
-            self._rely_on(name, planned.results, used)
+            self._rely_on(planned)
             return
         if planned.state == BLOCKED:
             self._end_blocked(planned)
@@ -272,7 +270,7 @@ class Run:
         self.listener(StepEvent(name, Outcome.QUEUED))
         slots = self.slot_writer.new_slots(instance)
         spec, run = self.pipeline.spec, {"run_id": self.run_id}
-        job = Job(instance, spec.project, used, planned.outputs, run, slots, tuple(spec.env))
+        job = replace(planned, project=spec.project, run=run, slots=slots, variables=tuple(spec.env))
         self.steps.jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(
             lambda running: self._events.put(partial(self._collect, engine, name, running))
@@ -313,16 +311,16 @@ class Run:
                     self.returned = {instance: self.returned[instance] for instance in last}
                 self._done(name, Outcome.EXECUTED, made.results)
             else:
-                self._rely_on(name, made.results, job.used)
+                self._rely_on(replace(job, results=made.results))
         del self.steps.jobs[name]
         for row, payload in self._early.pop(name, ()):
             self._note_delivered(row, payload)
 
-    def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
+    def _rely_on(self, step: StepPlan) -> None:
         """Rely on existing results, and make them current."""
-        self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        self.slot_writer.rely_on(StepPlan(name, FRESH, results=outputs, used=used))
-        self._done(name, Outcome.REUSED, outputs)
+        self._own |= set(self.session.outbox.names_of(ids_of(step.results).values()))
+        self.slot_writer.rely_on(step)
+        self._done(step.name, Outcome.REUSED, step.results)
 
     def _done(self, name: str, outcome: Outcome, outputs: Mapping[str, DatasetRef]) -> None:
         self.steps.set_results(name, outputs)
@@ -415,6 +413,6 @@ class Run:
             self.listener(StepEvent(step, outcome, message))
 
 
-def _counted(job: Job) -> dict[str, str]:
+def _counted(job: StepPlan) -> dict[str, str]:
     """Return the id under which failures of a step are counted, and what it is about."""
     return {"name": job.mfid, "about": json.dumps(job.instance.subject)}

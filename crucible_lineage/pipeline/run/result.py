@@ -16,9 +16,10 @@ from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
-from crucible_lineage.pipeline.job.job import Job, Outcome, StepState
+from crucible_lineage.pipeline.job.job import Outcome, StepState
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
 from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.refs import DatasetRef
 
 _DONE = (Outcome.EXECUTED, Outcome.REUSED, Outcome.LEFT_OUT)
@@ -185,7 +186,7 @@ class Steps(dict[str, StepState]):
         self.run_id = run_id
         self.project = project
         self.listener = listener
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, StepPlan] = {}
         self.ready: list[str] = []
         self.has_failed = False
         self._made_by: dict[str, str] = {}  # dataset -> step

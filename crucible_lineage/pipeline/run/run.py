@@ -128,8 +128,8 @@ def _begin(
 ) -> Run:
     """Register the inputs, and return the run with the plan applied."""
     inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", Outcome.REGISTERING, text)))
-    made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
-    planned.index.begin([key for name in made for keys in planned.instances[name].slots.values() for key in keys])
+    made = [step.instance for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
+    planned.index.begin([key for instance in made for keys in instance.slots.values() for key in keys])
     run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
     run.adopt(planned.steps)
     return run

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.plans import PlanAnswer
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.plan.bound import BoundStep
 from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences
+from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
 
@@ -128,14 +132,16 @@ def test_each_difference_has_the_old_and_the_new_value(change: dict[str, Any], w
 
 
 def made_plan(steps: Iterable[StepPlan]) -> PipelinePlan:
-    return PipelinePlan(tuple(steps), {}, {}, index=Any)
+    return PipelinePlan(tuple(steps), {}, index=Any)
 
 
 def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: pytest.CaptureFixture[str]) -> None:
     def instance(number: int) -> StepPlan:
         state = "fresh" if number < 900 else "stale"
         causes = () if number < 900 else (f"parameter degree changed: 2 -> 3 (since m{number})",)
-        return StepPlan(f"fit[s{number}]", state, causes, {"out": None}, step="fit", estimate=Estimate(2.0, 1000))
+        code = Inspection("m:fit", "fit", {}, (), ("out",), {}, "")
+        fit = Instance(f"fit[s{number}]", BoundStep("fit", StepSpec(uses="m:fit"), (), ()), "", {}, code, ())
+        return StepPlan(fit, state, causes, estimate=Estimate(2.0, 1000))
 
     print(PlanAnswer("", made_plan(map(instance, range(1000)))))
     lines = capsys.readouterr().out.splitlines()
