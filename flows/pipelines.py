@@ -197,8 +197,8 @@ class PrefectEngine:
         return task.submit(job.name, partial(self._make, job), wait_for=parents)
 
     def _make(self, job: StepPlan, run: JsonObject, log: LineCallback) -> StepState:
-        deliveries = self.deliverer.add if self.deliverer else None
-        return materialize_step(replace(job, run={**job.run, **run}), self.session, log, deliveries)
+        assert self.deliverer is not None
+        return materialize_step(replace(job, run={**job.run, **run}), self.session, self.deliverer.add, log)
 
     def stop(self, run_id: str) -> bool:
         """Stop the processes of steps."""

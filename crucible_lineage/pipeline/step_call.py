@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
+from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
@@ -44,7 +44,7 @@ def called_step(
     """
     # Most flows call tasks alone, for which these imports would take a tenth of a second.
     from crucible_lineage.pipeline.job.job import Outcome
-    from crucible_lineage.pipeline.job.materialize import materialize_step
+    from crucible_lineage.pipeline.job.materialize import materialize_now
     from crucible_lineage.pipeline.plan.expand import Instance
     from crucible_lineage.pipeline.plan.plan import MISSING, StepPlan, files_for_role
 
@@ -70,7 +70,7 @@ def called_step(
 
     def make(run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
         session.refresh_statements()
-        done = materialize_step(replace(job, run=run), session)
+        done = materialize_now(replace(job, run=run), session)
         for name, dataset in done.results.items():
             slots.note_about(dataset.mfid, about)
             slots.rely(project, claims[name], dataset, made=done.outcome == Outcome.EXECUTED)

@@ -1,4 +1,4 @@
-"""Delivery: registering the results of the outbox at Crucible, several at once, parents before children.
+"""Delivery: registering the results of the outbox at Crucible, several at once, parents before children, or one now.
 
 A result is sent once the registration of each parent that waits here has begun, and is marked complete when they are.
 The number of threads follows from the latency of the service: one while it is instant, since more would only get in
@@ -15,10 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, OVERTAKEN, REFUSED, ResultRow
+from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
@@ -32,10 +33,16 @@ from crucible_lineage.errors import (
     WithdrawnError,
 )
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.delivery import DROPPED, DeliveryContext
-from crucible_lineage.registration.payload import Payload
-from crucible_lineage.registration.queue import DAMAGED, DeliveryQueue, other_bytes
-from crucible_lineage.registration.register import RegistrationHooks, nothing
+from crucible_lineage.registration.outbox import Outbox
+from crucible_lineage.registration.payload import NewDataset, Payload
+from crucible_lineage.registration.queue import DAMAGED, DROPPED, DeliveryQueue, other_bytes
+from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output, register_together
+
+if TYPE_CHECKING:  # importing either costs time that planning should not pay
+    from filelock import FileLock
+
+    from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.models import IngestionRequest
 
 MIN_THREADS, MAX_THREADS = 3, 24  # measured: two leave a core idle while the embedded Crucible works
 CALL_COST_S = 0.003  # measured: CPU time of a call; more threads than latency / cost only queue
@@ -50,6 +57,62 @@ class _ParentWaitsError(LineageError):
 
 class _OvertakenError(LineageError):
     """A parent is at Crucible with other bytes, so that its child made here is not a result of it."""
+
+
+@dataclass(frozen=True)
+class DeliveryContext:
+    """The outbox, the service and the callbacks of a delivery. `turn` returns the lock of a result.
+
+    `note` receives the datasets at Crucible by the id made here, `ingesting` the ingestion requests;
+    `describe_fault` returns the message and the log file for an unexpected error.
+    """
+
+    outbox: Outbox
+    client: CrucibleClient
+    machine: str
+    turn: Callable[[str], FileLock]
+    note: Callable[[Mapping[str, DatasetRef]], None] = nothing
+    ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
+    describe_fault: Callable[[BaseException], tuple[str, str]] = lambda error: (repr(error), "")
+
+    def register(self, new: NewDataset, stages: RegistrationHooks) -> DatasetRef:
+        """Register one dataset of a payload."""
+        stages = replace(stages, ingesting=self.ingesting)
+        return register_output(self.client, new, self.machine, stages=stages)
+
+    def register_together(self, datasets: Sequence[NewDataset]) -> bool:
+        """Register small datasets by one call, all or none. Return whether it did."""
+        if (requests := register_together(self.client, datasets, self.machine)) is None:
+            return False
+        for new in datasets:
+            self.ingesting(new.ref(new.mfid), requests[new.mfid])
+        return True
+
+
+Deliver = Callable[[ResultRow], object]
+"""Queues a payload for delivery in the background, while dependent steps already run."""
+
+
+def deliver_now(context: DeliveryContext, row: ResultRow) -> dict[str, DatasetRef]:
+    """Register the outputs of one step, one after the other; raises the error of the first that fails.
+
+    Return none if another process has delivered them.
+    """
+    outbox = context.outbox
+    with context.turn(row.name):
+        if not outbox.waits(row.name):
+            return {}
+        if (payload := outbox.opened(row)) is None:
+            raise FileChangedError(f"the result of {row.step} was damaged in the outbox and set aside; run it again")
+        try:
+            refs = {new.mfid: context.register(new, RegistrationHooks()) for new in payload.datasets}
+        except CrucibleError as error:
+            with suppress(OSError):
+                outbox.failed(row.name, str(error), refused=not isinstance(error, TRANSIENT))
+            raise
+        context.note(refs)
+        outbox.delivered(row.name)
+        return refs
 
 
 Report = Callable[[ResultRow, Payload | None], object]

@@ -14,6 +14,7 @@ from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.payload import Payload
 
 MOST_TOGETHER = 32  # chosen: payloads that the embedded Crucible gets by one call
+DROPPED = "dropped"  # invalid: damaged, or made from bytes that are not those at Crucible; to be made again
 DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
 

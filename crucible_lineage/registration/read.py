@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import (
+    TRANSIENT,
     ChecksumError,
     CrucibleError,
     ForbiddenError,
@@ -20,8 +23,9 @@ from crucible_lineage.errors import (
     RefusedError,
     WithdrawnError,
 )
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.process import in_threads
-from crucible_lineage.provenance.recipe import origin_of
+from crucible_lineage.provenance.recipe import generated_sha256, origin_of
 from crucible_lineage.provenance.record import expand, read_record, unreadable
 from crucible_lineage.refs import DatasetRef, context_of
 from crucible_lineage.text.times import measured_at
@@ -183,6 +187,7 @@ WAY_OUT = (
 SETTLES_S = 2.0  # chosen: an overtaken registration removes its files within two calls
 POLL_S = 0.2
 FILES_PER_PAGE = 1000  # the service's largest page
+CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between the clocks of machine and service
 
 
 def lies_elsewhere(dataset: Dataset, project: str) -> bool:
@@ -301,6 +306,56 @@ def hidden_id_error(
         f"nothing was written. To continue, {WAY_OUT}",
         mfid=mfid,
     )
+
+
+def confirmed(
+    client: CrucibleClient, project: str, keyword: str, since: datetime, expected: Collection[DatasetRef]
+) -> tuple[dict[str, str], dict[str, tuple[str, Mapping[str, SlotClaim]]]]:
+    """Check that datasets are at Crucible, complete, with the files that they were made with.
+
+    Returns the others with reasons, by id, and all that was modified since the run began: {MFID: (when, its slots)}.
+
+    One listing of what was modified `since` then; datasets that it does not show are read by id.
+    """
+    reasons, listed = dict[str, str](), dict[str, tuple[str, Mapping[str, SlotClaim]]]()
+    left = {ref.mfid: ref for ref in expected}
+    try:
+        filters: JsonObject = {
+            "project_id": project,
+            "keyword": keyword,
+            "modification_time_gte": since - CLOCKS_DIFFER,
+        }
+        for current in client.datasets.iter(**filters, include_metadata=True):
+            listed[current.unique_id] = (current.modification_time or "", slots_of(current.scientific_metadata))
+            if ref := left.pop(current.unique_id, None):
+                reasons[ref.mfid] = _made_otherwise(client, read_record(current.scientific_metadata), ref)
+        for mfid, ref in left.items():
+            try:
+                dataset = client.datasets.get(mfid, include_metadata=True)
+            except (ForbiddenError, NotFoundError):
+                reasons[mfid] = "is not there"
+                continue
+            reasons[mfid] = _made_otherwise(client, read_record(dataset.scientific_metadata), ref)
+    except TRANSIENT as error:
+        return {ref.mfid: f"could not be checked: {error}" for ref in expected}, {}
+    return {mfid: reason for mfid, reason in reasons.items() if reason}, listed
+
+
+def _made_otherwise(client: CrucibleClient, record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
+    """Return how a dataset differs from what was registered; empty if it does not."""
+    if record is None:
+        return "has no provenance record"
+    if not record.is_complete:
+        return "is incomplete"
+    digest = record.result and record.result.generated_sha256
+    if not record.is_whole and digest == generated_sha256(file.to_json() for file in ref.files):
+        return ""
+    try:
+        recorded = whole_record(client, ref.mfid, record).files
+    except ChecksumError as error:
+        return str(error)
+    ours, theirs = ({(file.name, file.sha256) for file in files if not file.log} for files in (ref.files, recorded))
+    return "" if ours == theirs else "has other files"  # logs may differ
 
 
 def _location(dataset: Dataset) -> str:

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.engines import local
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.job.job import Outcome
-from crucible_lineage.pipeline.job.materialize import materialize_step
+from crucible_lineage.pipeline.job.materialize import materialize_now
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run import run as running
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
@@ -257,7 +257,7 @@ def test_away_when_a_result_that_stays_is_to_be_noted_it_is_noted_at_the_end(
         assert first.ok, first.errors
     lab.file(f"{module}.py", code.replace("+ str(number)", '+ f"{number}"'))
     # As on another machine, where results are delivered before they are handed on.
-    monkeypatch.setattr(local, "materialize_step", lambda job, session, **_: materialize_step(job, session))
+    monkeypatch.setattr(local, "materialize_step", lambda job, session, *_: materialize_now(job, session))
     two = first.datasets["two"]["out"]
     with Session(settings) as session:
         proxy.away_after("PATCH", f"/resources/{two}/metadata", back_after=2)

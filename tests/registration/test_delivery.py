@@ -26,10 +26,10 @@ from crucible_lineage.provenance.record import KEY, step_activity, step_record
 from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
-from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer
-from crucible_lineage.registration.delivery import DROPPED, DeliveryContext
+from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import LocalFile, NewDataset
+from crucible_lineage.registration.queue import DROPPED
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

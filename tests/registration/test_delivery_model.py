@@ -23,11 +23,10 @@ from crucible_lineage.core.journal import DELIVERED, OUTBOX, Journal, ResultRow
 from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox
-from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import DROPPED, DeliveryContext
+from crucible_lineage.registration.deliver import Deliverer, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import NewDataset
-from crucible_lineage.registration.queue import DeliveryQueue
+from crucible_lineage.registration.queue import DROPPED, DeliveryQueue
 from crucible_lineage.registration.register import RegistrationHooks
 from tests.registration.test_delivery import dataset
 

@@ -57,8 +57,8 @@ class LocalEngine:
     def start(self, job: StepPlan) -> Running:
         """Put the step into the pool."""
         job = replace(job, run={**job.run, "engine": "local"})
-        deliveries = self.deliverer.add if self.deliverer else None
-        make = partial(materialize_step, job, self.session, deliveries=deliveries)
+        assert self.deliverer is not None
+        make = partial(materialize_step, job, self.session, self.deliverer.add)
         return self.pool.submit(with_retries, job, make)
 
     def result(self, running: Any) -> StepState:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.journal import DELIVERED, ResultRow
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.logs import record_fault
-from crucible_lineage.registration.deliver import Deliverer, Report
-from crucible_lineage.registration.delivery import DeliveryContext
+from crucible_lineage.registration.deliver import Deliverer, DeliveryContext, Report
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.dataclass import dataclass, replace
-from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
+from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
-from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.provenance.environment import (
@@ -39,8 +38,8 @@ from crucible_lineage.provenance.environment import (
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, files_record
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.delivery import Deliver, deliver_now
-from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
+from crucible_lineage.registration.deliver import Deliver
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
 from crucible_lineage.text.amounts import size_text
@@ -78,7 +77,6 @@ class Support:
     left_out: tuple[str, ...] = ()
     archive: Mapping[str, str] | None = None
     environment: Mapping[str, str] | None = None
-    faults: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -86,16 +84,15 @@ class Support:
         left_out = f"not kept of its source: {shortened(self.left_out, 1)}" if self.left_out else ""
         image = container()
         unknown = f"the image of its container is not known ({image}): set {CONTAINER_VARIABLE}"
-        return "; ".join(filter(None, (left_out, *self.faults, unknown if image.startswith(UNKNOWN) else "")))
+        return "; ".join(filter(None, (left_out, unknown if image.startswith(UNKNOWN) else "")))
 
-    def registered(self, project: str, session: Session, deliveries: Deliver | None = None) -> Support:
-        """Register what the project does not have yet. Failures become `faults`, and do not fail the step."""
-        faults: list[str] = []
+    def registered(self, project: str, session: Session, deliveries: Deliver) -> Support:
+        """Register what the project does not have yet."""
         archive, environment = (
-            _register(project, session, kind, contents, deliveries, faults) if contents else None
+            _register(project, session, kind, contents, deliveries) if contents else None
             for kind, contents in ((SOURCE, self.source), (SURROUNDINGS, self.surroundings))
         )
-        return replace(self, archive=archive, environment=environment, faults=tuple(faults))
+        return replace(self, archive=archive, environment=environment)
 
 
 def support_of(job: StepPlan, session: Session, secrets: Sequence[str]) -> Support:
@@ -149,9 +146,7 @@ def present_environment(session: Session) -> Contents:
         return _environments[mark]
 
 
-def _register(
-    project: str, session: Session, kind: str, contents: Contents, deliveries: Deliver | None, faults: list[str]
-) -> Mapping[str, str]:
+def _register(project: str, session: Session, kind: str, contents: Contents, deliveries: Deliver) -> Mapping[str, str]:
     """Register these files as a dataset, unless they exist as one. Return the entry for records: of the first file."""
     refs, recipe, mfid = _identity(project, contents)
     entry = {"mfid": mfid, "name": refs[0].name, "sha256": refs[0].sha256}
@@ -181,7 +176,8 @@ def _register(
                 ingest=False,
             )
             payload = session.outbox.put(kind, project, [new], {file.ref.sha256: file.path for file in files})
-    return {**entry, "mfid": _send(payload, session, deliveries, faults)}
+    deliveries(payload.row(session.account))
+    return entry
 
 
 @functools.lru_cache(maxsize=64)  # each result of a step asks for the same
@@ -190,21 +186,6 @@ def _identity(project: str, contents: Contents) -> tuple[Sequence[FileRef], Json
     refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
     recipe = raw_recipe(project, refs)
     return refs, recipe, raw_mfid(recipe, EPOCH)
-
-
-def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults: list[str]) -> str:
-    """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
-    mfid, row = payload.name, payload.row(session.account)
-    if deliveries is not None:
-        deliveries(row)
-        return mfid
-    try:
-        with session.turn(mfid):
-            return deliver_now(delivery_context(session), row)[mfid].mfid
-    except CrucibleError as error:
-        if not isinstance(error, TRANSIENT):  # else it waits in the outbox
-            faults.append(f"the {payload.step} could not be registered: {str(error).partition(chr(10))[0]}")
-        return mfid
 
 
 def _program(job: StepPlan, session: Session) -> Mapping[str, str] | None:

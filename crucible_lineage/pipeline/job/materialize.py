@@ -20,7 +20,7 @@ from typing import Any
 
 from crucible_lineage.core.folders import attempt_folder
 from crucible_lineage.core.journal import ResultRow
-from crucible_lineage.errors import FileChangedError, StepError
+from crucible_lineage.errors import CrucibleError, FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.machine.checksums import FileStamp, file_sha256, scan_file, stamp
@@ -39,7 +39,7 @@ from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, name_fault
-from crucible_lineage.registration.delivery import Deliver, deliver_now
+from crucible_lineage.registration.deliver import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, derived
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
@@ -50,22 +50,22 @@ StagedFiles = dict[Path, tuple[FileStamp, str]]
 
 
 def materialize_step(
-    job: StepPlan, session: Session, on_line: LineCallback | None = None, deliveries: Deliver | None = None
+    job: StepPlan, session: Session, deliveries: Deliver, on_line: LineCallback | None = None
 ) -> StepState:
     """Return the outputs of a step; execute it only if they do not exist. One process at a time per recipe.
 
-    They are at Crucible, or, with `deliveries`, made and queued for delivery. `on_line` receives each line that the
-    step prints, as do the listeners of this process.
+    They are at Crucible, or made and queued by `deliveries`. `on_line` receives each line that the step prints, as do
+    the listeners of this process.
     """
     with session.turn(job.mfid) as turn:
         session.outbox.row(job.mfid)
-        present = {planned.output: _present(planned, job, session, deliveries) for planned in job.outputs}
-        if all(present.values()):
-            existing = {output: dataset for output, dataset in present.items() if dataset}
-            if deliveries is not None:
-                for row in _waiting(job, session):
+        ids = {planned.output: planned.mfid for planned in job.outputs}
+        existing = {output: dataset for output, mfid in ids.items() if (dataset := session.known(mfid))}
+        if len(existing) == len(ids):
+            for row in session.outbox.all():
+                if not set(ids.values()).isdisjoint(row.mfids):
                     deliveries(row)  # made by another process of this data folder, which may have ended
-            return StepState(Outcome.REUSED, _deliver_before_use(existing, job, session, deliveries))
+            return StepState(Outcome.REUSED, existing)
         parents = [dataset.dataset.mfid for dataset in job.used]
         session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
@@ -77,51 +77,36 @@ def materialize_step(
         for planned in job.outputs:
             if planned.recipe.get("attempt"):
                 session.mirror.note_attempt(*first_attempt(planned.recipe))
-        outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
-        outputs = _deliver_before_use(outputs, job, session, deliveries)
-        waits = session.outbox.waits(made.name)
     seconds = time.monotonic() - began
-    if deliveries is not None and waits:  # the lock is released now
-        deliveries(made.row(session.account))
-    ids = {planned.mfid: planned.output for planned in job.outputs}
-    # A result delivered at once may be another machine's, with other returned values.
-    returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
-    return StepState(Outcome.EXECUTED, outputs, note, seconds, returned)
+    deliveries(made.row(session.account))  # the lock is released now
+    outputs = dict(zip(ids, made.datasets, strict=True))
+    results = {output: new.ref(new.mfid) for output, new in outputs.items()}
+    returned = {output: new.metadata for output, new in outputs.items()}
+    return StepState(Outcome.EXECUTED, results, note, seconds, returned)
 
 
-def _deliver_before_use(
-    outputs: dict[str, DatasetRef], job: StepPlan, session: Session, deliveries: Deliver | None
-) -> dict[str, DatasetRef]:
-    """Return the outputs after delivering them, unless they are delivered in the background."""
-    if deliveries is not None:
-        return outputs
-    ids = {planned.output: planned.mfid for planned in job.outputs}
-    for row in _waiting(job, session):
-        found = deliver_now(delivery_context(session), row)
-        outputs = {output: found.get(ids[output], dataset) for output, dataset in outputs.items()}
-    return outputs
-
-
-def _waiting(job: StepPlan, session: Session) -> list[ResultRow]:
-    """Return the job's results that wait in the outbox."""
-    ids = {planned.mfid for planned in job.outputs}
-    return [row for row in session.outbox.all() if not ids.isdisjoint(row.mfids)]
-
-
-def _present(planned: PlannedOutput, job: StepPlan, session: Session, deliveries: Deliver | None) -> DatasetRef | None:
-    known = session.known(planned.mfid)
-    if known is not None or deliveries is not None:  # the plan asked Crucible a moment ago
-        return known
-    sha256, action = recipe_sha256(planned.recipe), f"making {job.name!r}"
-    found = read_own(session.client, planned.mfid, job.project, sha256, action)
-    if found is None:
-        return None
-    require_not_withdrawn(found)
-    return found.ref
+def materialize_now(job: StepPlan, session: Session) -> StepState:
+    """Return the outputs of a step that code calls: at Crucible, since whatever is called next may use them."""
+    for planned in job.outputs:
+        if session.known(planned.mfid) is None:  # a plan would have asked
+            sha256, action = recipe_sha256(planned.recipe), f"making {job.name!r}"
+            found = read_own(session.client, planned.mfid, job.project, sha256, action)
+            if found is not None:
+                require_not_withdrawn(found)
+                session.mirror.trust({planned.mfid: found.ref} if found.ref else {})
+    waiting = list[ResultRow]()
+    done, delivered = materialize_step(job, session, waiting.append), dict[str, DatasetRef]()
+    for row in waiting:
+        try:
+            delivered |= deliver_now(delivery_context(session), row)
+        except CrucibleError:
+            if row.name == job.mfid:  # else it waits, or is refused: the source or the environment of the result
+                raise
+    return replace(done, results={output: delivered.get(ref.mfid, ref) for output, ref in done.results.items()})
 
 
 def _execute(
-    job: StepPlan, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver | None
+    job: StepPlan, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
     """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
     inputs, staged, staging_note = _stage_inputs(job, folder, session)

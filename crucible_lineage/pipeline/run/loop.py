@@ -38,8 +38,8 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan,
 from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, StepChoice, StepEvent, Steps, Stop, ids_of
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.delivery import DROPPED
 from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.queue import DROPPED
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing

@@ -30,8 +30,8 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent, Stop, ids_of
-from crucible_lineage.registration.delivery import confirmed
 from crucible_lineage.registration.ingestion import follow_ingestions, in_words
+from crucible_lineage.registration.read import confirmed
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 from crucible_lineage.statements.failed import state_run

@@ -13,7 +13,7 @@ from crucible_lineage.cli.run import error_lines
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.engines.local import with_retries
-from crucible_lineage.registration import delivery
+from crucible_lineage.registration import deliver
 from crucible_lineage.session import Session
 
 
@@ -21,14 +21,14 @@ def test_an_unexpected_error_of_a_registration_names_the_file_with_its_traceback
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_API_KEY", "hush-hush")
-    register = delivery.register_output
+    register = deliver.register_output
 
     def faulty(client: Any, new: Any, *rest: Any, **more: Any) -> Any:
         if "scaled" in new.name:
             raise KeyError("nobody thought of this, nor of hush-hush")
         return register(client, new, *rest, **more)
 
-    monkeypatch.setattr(delivery, "register_output", faulty)
+    monkeypatch.setattr(deliver, "register_output", faulty)
     other = f"  other: {{uses: '{lab.module}:scale', inputs: {{counts: second}}, params: {{factor: 2}}}}\n"
     result = run(lab.declare(lab.pipeline.read_text() + other))
     assert (result.outcomes["scaled"], result.outcomes["other"]) == ("failed", "executed")
