@@ -7,22 +7,15 @@ from collections.abc import Iterable, Mapping
 
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.text.amounts import amount, change_text
 
 MOST_LINES = 20
 MOST_NAMED = 5
+UNKNOWN = -1  # a size that a recipe does not have
 _ABSENT = object()
 _INTEGER = re.compile(r"-?[0-9a-f]+")
-
-
-@dataclass(frozen=True)
-class UsedFiles:
-    """A parent in its role: its display name, and the files that were used: {name: (SHA-256, size)}."""
-
-    role: str
-    name: str
-    source: str
-    files: Mapping[str, tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class Ingredients:
     recipe: JsonMapping
     source: str = ""
     pieces: Mapping[str, str] = field(default_factory=dict)
-    used: tuple[UsedFiles, ...] = ()
+    used: tuple[UsedDataset, ...] = ()
     mfid: str = ""
 
 
@@ -58,19 +51,19 @@ def differences(earlier: Ingredients, now: Ingredients) -> list[str]:
     return [*causes, *_fact_differences(before, after)]
 
 
-def file_changes(before: UsedFiles, after: UsedFiles) -> str:
+def file_changes(before: Iterable[FileRef], after: Iterable[FileRef]) -> str:
     """Describe which files of a parent changed, with hash and size; empty if none did."""
-    names = sorted({*before.files, *after.files})
-    nothing = ("", -1)
-    changed = [name for name in names if before.files.get(name, nothing)[0] != after.files.get(name, nothing)[0]]
+    was, now = ({file.name: file for file in files} for files in (before, after))
+    pairs = [(name, was.get(name), now.get(name)) for name in sorted({*was, *now})]
+    changed = [(name, old, new) for name, old, new in pairs if not old or not new or old.sha256 != new.sha256]
     shown = []
-    for name in changed[:MOST_NAMED]:
-        if name not in before.files or name not in after.files:
-            shown.append(f"{name} is {'new' if name in after.files else 'gone'}")
+    for name, old, new in changed[:MOST_NAMED]:
+        if not old or not new:
+            shown.append(f"{name} is {'new' if new else 'gone'}")
             continue
-        (old, old_size), (new, new_size) = before.files[name], after.files[name]
-        size = f", size {old_size} -> {new_size}" if old_size >= 0 and new_size >= 0 and old_size != new_size else ""
-        shown.append(f"{name} changed: sha {old[:8]} -> {new[:8]}{size}")
+        is_resized = UNKNOWN not in (old.size, new.size) and old.size != new.size
+        size = f", size {old.size} -> {new.size}" if is_resized else ""
+        shown.append(f"{name} changed: sha {old.sha256[:8]} -> {new.sha256[:8]}{size}")
     return "; ".join(shown) + (f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else "")
 
 
@@ -141,9 +134,10 @@ def _input_difference(role: str, earlier: Ingredients, now: Ingredients) -> str:
     old, new = (made.recipe["inputs"].get(role, []) for made in (earlier, now))
     if len(old) == len(new) == 1:
         before, after = (_used(made, role) for made in (earlier, now))
-        if _source(old[0]) != _source(new[0]) and before.name and after.name and before.name != after.name:
-            return f"input {role} is {after.name} instead of {before.name}"
-        if changes := file_changes(before, after):
+        former, present = before.dataset.name, after.dataset.name
+        if _source(old[0]) != _source(new[0]) and former and present and former != present:
+            return f"input {role} is {present} instead of {former}"
+        if changes := file_changes(before.files, after.files):
             return f"input {role}: {changes}"
         return f"input {role} comes from other data: {_source(old[0])} -> {_source(new[0])}"
     before_all, after_all = {_source(entry) for entry in old}, {_source(entry) for entry in new}
@@ -186,13 +180,14 @@ def _changed_facts(old: JsonMapping, new: JsonMapping, prefix: str = "") -> Iter
             yield f"{prefix}{name}", change_text(was, now, _shown)
 
 
-def _used(made: Ingredients, role: str) -> UsedFiles:
+def _used(made: Ingredients, role: str) -> UsedDataset:
     """Return the only parent in a role; from the recipe if nothing more is known."""
     recorded = next((parent for parent in made.used if parent.role == role), None)
     if recorded is not None:
         return recorded
     (entry,) = made.recipe["inputs"][role]
-    return UsedFiles(role, "", _source(entry), {name: (sha256, -1) for name, sha256 in entry["files"].items()})
+    files = tuple(FileRef(name, sha256, UNKNOWN) for name, sha256 in entry["files"].items())
+    return UsedDataset(role, DatasetRef(_source(entry), "", files), files)
 
 
 def _source(entry: Mapping[str, object]) -> str:

@@ -18,7 +18,7 @@ from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.bound import generations
 from crucible_lineage.pipeline.plan.current import DeclaredDifference
-from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
+from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
@@ -388,10 +388,7 @@ def _unfinished(draft: StepPlan, index: ProjectIndex) -> StepPlan:
         if earlier is None or earlier.mfid == planned.mfid:
             continue
         if not replaced:
-            parents = tuple(
-                UsedFiles(part.role, part.dataset.name, part.dataset.source, _sizes(part.files)) for part in draft.used
-            )
-            now = Ingredients(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
+            now = Ingredients(planned.recipe, draft.inspection.source, draft.inspection.pieces, draft.used)
             causes = [f"{cause} (since {earlier.mfid})" for cause in differences(earlier, now)]
             if earlier.recipe["code"] != planned.recipe["code"]:
                 changed = code_diff(earlier, now)
@@ -405,10 +402,6 @@ def _unfinished(draft: StepPlan, index: ProjectIndex) -> StepPlan:
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str | None]:
     return {planned.output: planned.mfid for planned in outputs}
-
-
-def _sizes(files: Iterable[FileRef]) -> dict[str, tuple[str, int]]:
-    return {file.name: (file.sha256, file.size) for file in files}
 
 
 def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredients | None:
@@ -447,20 +440,19 @@ def _waiting(instance: Instance, parents: Sequence[StepPlan], changed: Sequence[
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:
     """Return how unregistered files differ from those of the current result."""
-    files = _sizes(file.ref for file in (item.raw.files if item.raw else ()))
+    files = [file.ref for file in item.raw.files] if item.raw else []
     before = next((parent for parent in (earlier.used if earlier else ()) if parent.role == feed.role), None)
-    if before is not None and before.files.keys() & files.keys():
-        return f"input {feed.role}: {file_changes(before, UsedFiles(feed.role, '', '', files))}"
+    if before is not None and not {file.name for file in before.files}.isdisjoint(file.name for file in files):
+        return f"input {feed.role}: {file_changes(before.files, files)}"
     if before is not None and files:
         former = _names(before.files) if before.files else "another dataset"
         return f"input {feed.role}: {_names(files)} instead of {former}"
     return f"input {feed.input} is not registered yet"
 
 
-def _names(files: Mapping[str, tuple[str, int]]) -> str:
+def _names(files: Iterable[FileRef]) -> str:
     """Name up to three files, with the first digits of their hashes."""
-    shown = [f"{name} (sha {sha256[:8]})" for name, (sha256, _) in sorted(files.items())]
-    return shortened(shown, 3)
+    return shortened(sorted(f"{file.name} (sha {file.sha256[:8]})" for file in files), 3)
 
 
 def _follows(parents: Sequence[StepPlan], *, has_current: bool) -> Iterator[str]:

@@ -22,13 +22,14 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.current import changed_descriptions
-from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
+from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import Expansion, Instance
 from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, uses_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
-from crucible_lineage.refs import ITSELF, MATCHED, DatasetRef
+from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.refs import ITSELF, MATCHED, DatasetRef, FileRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import Currency, currency_of
@@ -145,16 +146,11 @@ class ProjectIndex:
 def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> Ingredients:
     """Return a result with its ingredients; `names` are the known names of its parents."""
     code = record.activity.code
-    used = tuple(
-        UsedFiles(
-            role=part.role,
-            name=names.get(part.mfid, ""),
-            source=part.origin or part.mfid,
-            files={file.name: (file.sha256, file.size) for file in part.files or ()},
-        )
-        for part in record.used
-    )
-    return Ingredients(record.recipe, code.source, code.pieces or {}, used, mfid)
+    used = []
+    for part in record.used:
+        files = tuple(FileRef(file.name, file.sha256, file.size) for file in part.files or ())
+        used.append(UsedDataset(part.role, DatasetRef(part.mfid, names.get(part.mfid, ""), files), files))
+    return Ingredients(record.recipe, code.source, code.pieces or {}, tuple(used), mfid)
 
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
