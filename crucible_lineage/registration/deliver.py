@@ -167,7 +167,7 @@ class Deliverer:
     def is_settled(self, patience_s: float, since: float, own: set[str] | None = None) -> bool:
         """Return whether waiting is over: all is delivered or blocked, or the service was away for `patience_s`.
 
-        Times count from `since` on. If only some payloads are `own`, the others only count while the service answers.
+        Times count from `since` on. If only some datasets are `own`, the others only count while the service answers.
         """
         with self._changed:
             if self._stopped:
@@ -176,7 +176,7 @@ class Deliverer:
             if not self._sending and not can_go_on:
                 return True
             now = time.monotonic()
-            mine = own is None or not self.queue.rows.keys().isdisjoint(own)
+            mine = own is None or self.queue.holds_any(own)
             if self._away_since is not None and now - max(self._away_since, since) >= (patience_s if mine else 0.0):
                 return True
             return not self._sending and now - max(self._moved, since) >= max(patience_s, STUCK_S)

@@ -14,7 +14,7 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,10 +126,6 @@ class Outbox:
         """Return the payload from its folder; None if it is gone, or damaged, which sets it aside."""
         payload = self._open.get(row.name)
         return payload if payload and payload.made == row.made else self._read_back(self.folder / row.name)
-
-    def names_of(self, mfids: Iterable[str]) -> list[str]:
-        """Return the names of the payloads in which any of these datasets wait."""
-        return sorted({entry[0] for mfid in mfids if (entry := self._refs.get(mfid))})
 
     def dataset(self, mfid: str) -> NewDataset | None:
         """Return the waiting dataset with this id, as it is to be registered."""

@@ -44,6 +44,10 @@ class DeliveryQueue:
         """Return the parents that wait here as well."""
         return {parent for parent in row.parents if self._where.get(parent, row.name) != row.name}
 
+    def holds_any(self, mfids: Iterable[str]) -> bool:
+        """Return whether any of these datasets waits."""
+        return not self._where.keys().isdisjoint(mfids)
+
     def are_under_way(self, mfids: Iterable[str]) -> bool:
         """Return whether all these waiting datasets are being sent."""
         return all(self.rows[self._where[mfid]].is_running for mfid in mfids)

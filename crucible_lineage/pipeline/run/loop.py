@@ -94,7 +94,7 @@ class Run:
         self._awaiting: dict[str, StepPlan] = {}  # blocked until steps of this run have returned values
         self._begun: dict[str, str] = {}  # start of the last job of each step
         self._early: dict[str, list[tuple[ResultRow, Payload | None]]] = {}  # of a step that has not ended yet
-        self._own: set[str] = set()  # payloads of this run
+        self._own: set[str] = set()  # results of this run
         self.returned: dict[str, Mapping[str, Mapping[str, object]]] = {}
         self._reported: set[str] = set()
         self._arrived: Arrived | None = None
@@ -180,7 +180,7 @@ class Run:
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Execute and deliver until nothing is left, or nothing more can be done."""
         self._arrived = arrived
-        self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in s.mfids))
+        self._own |= {mfid for state in self.steps.values() for mfid in state.mfids}
         if self.has_work:
             self._report_planned()
         idle_since: float | None = None
@@ -303,7 +303,7 @@ class Run:
         else:
             state.note, state.took = made.note, made.took
             if made.outcome == Outcome.EXECUTED:
-                self._own.add(min(made.mfids))
+                self._own |= set(made.mfids)
                 self.slot_writer.note_made(self.instances[name], made.results)
                 self.returned[name] = made.returned  # of the last steps: they would be read back from Crucible
                 if len(self.returned) > 4 * MAX_RETURNED:
@@ -318,7 +318,7 @@ class Run:
 
     def _rely_on(self, step: StepPlan) -> None:
         """Rely on existing results, and make them current."""
-        self._own |= set(self.session.outbox.names_of(ids_of(step.results).values()))
+        self._own |= set(ids_of(step.results).values())
         self.slot_writer.rely_on(step)
         self._done(step.name, Outcome.REUSED, step.results)
 
