@@ -21,7 +21,6 @@ import json
 import logging
 import sqlite3
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -29,22 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core import tables
-from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, no_project
+from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim
-from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, Snapshot, StoredRecord, Summary
+from crucible_lineage.core.stated import StatedMirror, modified_since
+from crucible_lineage.core.tables import EVERYTHING, FeedState, Row, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server.database import present_datasets, project_changes, project_revision, statements_token
-from crucible_lineage.statements.calibrations import Certificate, counting_certificates
-from crucible_lineage.statements.statements import (
-    KEYWORD,
-    Statement,
-    StatementIndex,
-    in_force,
-)
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -52,7 +43,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 log = logging.getLogger(__name__)
 
-MAX_AGE_S = 24 * 3600
 OVERLAP = timedelta(seconds=10)  # transactions take time: a change may be dated before one that was visible earlier
 MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 
@@ -60,20 +50,14 @@ MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 Judge = Callable[[Mapping[str, StoredRecord], Collection[str]], Mapping[str, DatasetRef]]
 
 
-class Mirror:
+class Mirror(StatedMirror):
     """The local copy of one Crucible, thread-safe; changes of an `embedded` one are read without a server."""
 
     def __init__(
         self, path: Path, client: Callable[[], CrucibleClient], where: str, embedded: Path | None = None
     ) -> None:
-        self.database = LocalDatabase(path, SCHEMA)
-        self._client = client
+        super().__init__(path, client, embedded)
         self._where = where
-        self._embedded = embedded
-
-    def close(self) -> None:
-        """Close the file."""
-        self.database.close()
 
     # Trusted datasets
 
@@ -94,6 +78,11 @@ class Mirror:
     def forget(self, mfids: Iterable[str]) -> None:
         """Stop trusting these datasets."""
         self.database.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
+
+    def note_corrected(self, mfid: str) -> None:
+        """Read a dataset that this machine has corrected, and trust it no more: lists may be late."""
+        self.forget([mfid])
+        self.read([mfid])
 
     def attempts(self) -> dict[str, int]:
         """Return the latest known attempt at each repeated recipe, by the id of its first attempt."""
@@ -189,17 +178,6 @@ class Mirror:
 
         self.database.transaction(drop)
 
-    def _feed(self, project: str, scope: str) -> FeedState | None:
-        """Return the state of Crucible at the last sync; None if there was none."""
-        row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
-        state = unsealed(row[0], project.casefold(), scope) if row else None
-        return FeedState(*state) if state else None
-
-    def _is_recent(self, project: str, scope: str) -> bool:
-        """Return whether the last listing is less than a day old."""
-        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ?", project, scope)
-        return row is not None and 0 <= time.time() - row[0] < MAX_AGE_S
-
     def is_synced(self, project: str, scope: str) -> bool:
         """Return whether a sync has found the project."""
         return self.database.row("SELECT 1 FROM feed WHERE project = ? AND scope = ?", project, scope) is not None
@@ -243,13 +221,6 @@ class Mirror:
 
         self.database.transaction(note)
 
-    def records(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
-        """Return the records of these datasets as last read; those never read are left out."""
-        names = ", ".join(tables.READ)
-        sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
-        rows = self.database.rows(sql, json.dumps(list(mfids)))
-        return {columns[0]: StoredRecord(columns[-1]) for *columns, seal in rows if tables.seal_of(columns) == seal}
-
     def may_have(self, mfids: Collection[str]) -> Collection[str]:
         """Return the ids of datasets that may be at Crucible: all, where only a call can tell."""
         if self._embedded is None:
@@ -265,12 +236,6 @@ class Mirror:
             return 0
         row = self.database.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
         return max(0, total - int(row[0]))
-
-    def read(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
-        """Read datasets at Crucible by id, as far as they exist, and store their records."""
-        rows = self._read(mfids)
-        self.database.transaction(lambda db: tables.write(db, rows))
-        return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
         """Ask Crucible for the changes since then; None if the project does not exist."""
@@ -301,7 +266,7 @@ class Mirror:
         if is_full:
             rows = self._listed(project, scope) if latest or modified else []
             return rows, {row.mfid: row.modified for row in rows}
-        rows = self._read(changed, project_id=project, keyword=scope, **_since(latest))
+        rows = self._read(changed, project_id=project, keyword=scope, **modified_since(latest))
         known = {mfid: when for mfid, when in modified.items() if mfid not in changed}
         return rows, known | {row.mfid: row.modified for row in rows}
 
@@ -313,141 +278,6 @@ class Mirror:
             return [Row.of(dataset.model_dump()) for dataset in listed]
         except (NotFoundError, RefusedError):  # the project does not exist yet
             return []
-
-    # Statements
-
-    def sync_statements(self, token: str | None = None) -> None:
-        """Update the statements that this key may see, and which of them are in force.
-
-        `token` is the service's token for the statements, if the caller has it: while it is the same, nothing is read.
-        Without it, one call. Where the service has no token, removed statements are noticed once a day.
-        """
-        before = self._feed(EVERYTHING, KEYWORD)
-        if (found := self._stated_since(token, before)) is None:
-            return
-        token, changed = found
-        latest, is_empty = before.latest if before else "", (token or "").startswith("0:")
-        is_recent = token is None and self._is_recent(EVERYTHING, KEYWORD)
-        rows, removed = self._read_statements(changed, latest, is_empty=is_empty, is_recent=is_recent)
-        after = FeedState(token or "", max([latest, *changed.values()]))
-
-        def store(db: sqlite3.Connection) -> None:
-            tables.drop(db, removed)
-            tables.write(db, rows)
-            tables.join(db, EVERYTHING, KEYWORD, {row.mfid: row.modified for row in rows})
-            tables.set_feed(db, EVERYTHING, KEYWORD, after)
-            if rows or removed or before is None:
-                tables.store_in_force(db)
-
-        if rows or removed or after != before or not is_recent:
-            self.database.transaction(store)
-
-    def _stated_since(self, token: str | None, before: FeedState | None) -> tuple[str | None, Mapping[str, str]] | None:
-        """Return the present token, and when the statements changed since `before` were modified; None if none has."""
-        changes: ProjectChanges | None = None
-        since = (before and before.latest) or None
-        if token is None and self._embedded is not None:
-            token = statements_token(self._embedded) or "0:"  # without a database, there are no statements
-        elif token is None:
-            changes = self._client().datasets.changes(EVERYTHING, since, KEYWORD)
-            token = changes.statements
-        if before is not None and before.revision == token:
-            return None
-        if (token or "").startswith("0:"):
-            return token, {}
-        return token, (changes or self._client().datasets.changes(EVERYTHING, since, KEYWORD)).modified
-
-    def _read_statements(
-        self, changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
-    ) -> tuple[list[Row], Collection[str]]:
-        """Read new and changed statements; return their rows, and the removed ids: all, if `is_empty`."""
-        known = dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = '' AND scope = ?", KEYWORD))
-        own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
-        if is_empty:
-            return [], self._gone(known.keys(), own)
-        new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
-        datasets = self._client().datasets
-        removed: Collection[str] = ()
-        if not new and is_recent:
-            return [], removed
-        if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some were removed or became visible
-            listed = {dataset.unique_id for dataset in datasets.iter(keyword=KEYWORD)}
-            new, removed = (new & listed) | (listed - known.keys()), self._gone(known.keys() - listed, own)
-        since = {} if removed else _since(latest)
-        return self._read(new, is_stated=True, keyword=KEYWORD, **since), removed
-
-    def _gone(self, absent: Collection[str], own: Collection[str]) -> set[str]:
-        """Return those of the absent statements that are gone: own ones are read by id before lists have them."""
-        late = set(own) & set(absent)
-        return set(absent) - (fetch_datasets(self._client(), late).found.keys() if late else set())
-
-    def note_statement(self, mfid: str) -> None:
-        """Read a statement that this machine has made: it counts at once, however late the lists are."""
-        rows = self._read([mfid], is_stated=True)
-
-        def store(db: sqlite3.Connection) -> None:
-            tables.write(db, rows)
-            db.execute("INSERT OR IGNORE INTO member VALUES (?, ?, ?, '')", (EVERYTHING, KEYWORD, mfid))
-            tables.store_in_force(db)
-
-        self.database.transaction(store)
-
-    def statements_until(self) -> str:
-        """Return the time up to which lists had all statements at the last sync; empty unless they lack own ones."""
-        feed = self._feed(EVERYTHING, KEYWORD)
-        own = "SELECT min(modified) FROM member JOIN dataset USING (mfid) WHERE scope = ? AND seen = ''"
-        row = self.database.row(f"{own} AND modified > ?", KEYWORD, feed.latest if feed else "")
-        return (row[0] or "") if row else ""
-
-    def note_corrected(self, mfid: str) -> None:
-        """Read a dataset that this machine has corrected, and trust it no more: lists may be late."""
-        self.forget([mfid])
-        self.read([mfid])
-
-    def statement_index(self, verb: str) -> StatementIndex:
-        """Return the index of the statements of this verb that are in force, as of the last sync."""
-        return StatementIndex.from_json(self._stated(verb))
-
-    def unvouched(self) -> dict[str, Statement]:
-        """Return the statements that nobody vouches for and nobody revoked, as of the last sync."""
-        return self.statements(found) if (found := self._stated(tables.UNVOUCHED)) else {}
-
-    def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
-        """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
-        return counting_certificates(in_force(self.statements().values()), project, kind)
-
-    def _stated(self, verb: str) -> Any:
-        """Return what is stored of the statements of a verb; store it if there is nothing yet, or if it is damaged."""
-        row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
-        if row is None or (stored := unsealed(row[0], verb)) is None:
-            self.database.transaction(tables.store_in_force)
-            return self._stated(verb)
-        return stored
-
-    def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
-        """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
-        return self.database.transaction(lambda db: tables.statements_of(db, mfids))
-
-    def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
-        """Return their summaries; with `ask`, read those never read (absent and hidden ones once a day)."""
-        found = self.database.transaction(lambda db: tables.summaries_of(db, mfids))
-        missing = [mfid for mfid in mfids if mfid not in found]
-        if not missing or not ask:
-            return found
-        sql = "SELECT mfid FROM absent WHERE asked > ? AND mfid IN (SELECT value FROM json_each(?))"
-        earliest = time.time() - MAX_AGE_S
-        absent = {mfid for (mfid,) in self.database.rows(sql, earliest, json.dumps(missing))}
-        if to_read := [mfid for mfid in missing if mfid not in absent]:
-            rows = self._read(to_read)
-            absent = set(to_read) - {row.mfid for row in rows}
-
-            def store(db: sqlite3.Connection) -> None:
-                tables.write(db, rows)
-                db.executemany("INSERT OR REPLACE INTO absent VALUES (?, ?)", [(mfid, time.time()) for mfid in absent])
-
-            self.database.transaction(store)
-            found |= {row.mfid: row.summary for row in rows}
-        return found
 
     # Snapshots of a project
 
@@ -506,17 +336,6 @@ class Mirror:
 
         self.database.transaction(reconcile)
 
-    def _read(self, mfids: Collection[str], *, is_stated: bool = False, **filters: Any) -> list[Row]:
-        """Read datasets, as far as they exist: by id, or many by a listing with these filters, if any.
-
-        `is_stated` says that they are listed among statements.
-        """
-        if filters and len(mfids) > ONE_BY_ONE:
-            listed = self._client().datasets.iter(include_metadata=True, include_links=True, **filters)
-            return [Row.of(each.model_dump(), is_stated=is_stated) for each in listed if each.unique_id in mfids]
-        found = fetch_datasets(self._client(), mfids, include_links=True).found if mfids else {}
-        return [Row.of(record, is_stated=is_stated) for record in found.values()]
-
     def _snapshot(self, project: str) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
         key = (self.database.path, project.casefold())
@@ -541,10 +360,6 @@ class Mirror:
 
 def _within(project: str) -> dict[str, Any]:
     return {} if project == EVERYTHING else {"project_id": project}
-
-
-def _since(latest: str) -> JsonObject:
-    return {"modification_time_gte": latest} if latest else {}
 
 
 def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool | None:

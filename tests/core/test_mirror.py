@@ -15,7 +15,7 @@ import pytest
 from crucible import CrucibleClient as OfficialClient
 
 from crucible_lineage.ask.lineages import fetch_projects
-from crucible_lineage.core import mirror, tables
+from crucible_lineage.core import stated, tables
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.server.database import connect
@@ -113,7 +113,7 @@ def test_an_undated_change_is_seen_after_a_day(records: Any, data: Path, monkeyp
     copied(records)
     undated("UPDATE link SET relationship_type = 'is_part_of'")
     assert relationship(copied(records)[two]) == "is_derived_from"
-    monkeypatch.setattr(mirror, "MAX_AGE_S", 0)
+    monkeypatch.setattr(stated, "MAX_AGE_S", 0)
     assert relationship(copied(records)[two]) == "is_part_of"
 
 
