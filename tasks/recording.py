@@ -182,8 +182,7 @@ class Recording:
         with session.turn(new.mfid) if draft is None else nullcontext(), self.describing:
             row = session.outbox.row(new.mfid)
             if row is None:
-                sources = {file.ref.sha256: file.path for file in new.files}
-                payload = session.outbox.put(step, new.project, [new], sources, self.destination.run_id, draft)
+                payload = session.outbox.put(step, new.project, [new], self.destination.run_id, draft)
                 row = payload.row(session.account)
         with self._lock:
             self._arrivals.setdefault(new.mfid, []).append(arrival)

@@ -14,7 +14,7 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,19 +93,18 @@ class Outbox:
         step: str,
         project: str,
         datasets: Sequence[NewDataset],
-        sources: Mapping[str, Path],
         run: str = "",
         draft: Path | None = None,
     ) -> Payload:
-        """Store the outputs of a step until they are delivered. `sources` are their files by SHA-256, which are moved
-        if they lie in a `draft`; with it, what another process has put there under the same id stays.
+        """Store the outputs of a step until they are delivered. Their files are moved if they lie in a `draft`; with
+        it, what another process has put there under the same id stays.
         """
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
         safe = tuple(new.without_secrets() for new in datasets)
         place = draft.parent if draft else self.place()
         payload = Payload(place / name, step, project, now, safe, run)
-        payload = write_payload(payload, sources, durable=self.durable, draft=draft)
+        payload = write_payload(payload, durable=self.durable, draft=draft)
         self._take_in(payload, is_new=True)
         return payload
 

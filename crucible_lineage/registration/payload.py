@@ -182,24 +182,21 @@ class Payload:
         return replace(self, datasets=tuple(datasets))
 
 
-def write_payload(
-    payload: Payload, sources: Mapping[str, Path], *, durable: bool, draft: Path | None = None
-) -> Payload:
+def write_payload(payload: Payload, *, durable: bool, draft: Path | None = None) -> Payload:
     """Write a payload into its folder, completely or not at all, and return it with its files there.
 
-    `sources` are the files by SHA-256, which are linked or copied, or moved if they lie in the `draft`: a folder beside
-    that of the payload, which becomes it, unless an equal payload is there. With `durable`, all is on the disk on
-    return.
+    They are linked or copied, or moved if they lie in the `draft`: a folder beside that of the payload, which becomes
+    it, unless an equal payload is there. With `durable`, all is on the disk on return.
     """
     given, files = draft, {file.ref.sha256: file for file in payload.files}
     if draft is None:
         draft = payload.folder.with_name(f".{payload.folder.name}-{secrets.token_hex(4)}")
         draft.mkdir(mode=0o700)
     for sha256, file in files.items():
-        if sources[sha256].parent == given:
-            sources[sha256].replace(draft / sha256)
+        if file.path.parent == given:
+            file.path.replace(draft / sha256)
         else:
-            _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
+            _link_or_copy(file.path, draft / sha256, file.checksums.mtime_ns)
     for left in [path for path in draft.iterdir() if path.name not in files] if given else ():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     kept = {name: vars(payload)[name] for name in ("step", "project", "made", "datasets", "run")}

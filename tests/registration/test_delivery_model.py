@@ -220,7 +220,7 @@ class Machine:
                 self.done[step], self.theirs[step] = new, there.sha256
                 return True
             self.die()
-            payload = self.outbox.put(step, "lab", [new], {file.ref.sha256: file.path for file in new.files}, "run")
+            payload = self.outbox.put(step, "lab", [new], "run")
             self.die()
             self.done[step] = payload.datasets[0]
             self.theirs.pop(step, None)

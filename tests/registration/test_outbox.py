@@ -40,10 +40,6 @@ def dataset(folder: Path, name: str = "a.txt", content: bytes = b"1\n", parents:
     )
 
 
-def kept(*new: NewDataset) -> dict[str, Path]:
-    return {file.ref.sha256: file.path for new_dataset in new for file in new_dataset.files}
-
-
 def outbox_of(data: Path, service: str = "https://x.test", account: str = "a", *, durable: bool = False) -> Outbox:
     """Open the outbox as another process does; its journal is closed when it is forgotten."""
     journal = Journal(data / "journal.sqlite", service, lambda: account)
@@ -61,7 +57,7 @@ def outbox(data: Path) -> Outbox:
 @pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])
 def test_every_process_finds_a_payload_with_its_bytes(outbox: Outbox, data: Path, tmp_path: Path, size: int) -> None:
     new = dataset(tmp_path, content=b"x" * size)
-    outbox.put("s", "lab", [new], kept(new))
+    outbox.put("s", "lab", [new])
     (tmp_path / "a.txt").unlink()
     assert outbox_of(data).file(new.mfid, new.files[0].ref.sha256) is not None, "whatever is asked first"
     other = outbox_of(data)
@@ -80,7 +76,7 @@ def test_every_process_finds_a_payload_with_its_bytes(outbox: Outbox, data: Path
 def test_a_delivered_payload_is_gone_for_every_process(outbox: Outbox, data: Path, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     other = outbox_of(data)
-    made = outbox.put("s", "lab", [new], kept(new))
+    made = outbox.put("s", "lab", [new])
     assert other.find(new.mfid) is not None
     outbox.delivered(made.name)
     outbox.delivered(made.name)
@@ -93,7 +89,7 @@ def test_a_delivered_payload_is_gone_for_every_process(outbox: Outbox, data: Pat
 @pytest.mark.parametrize("damage", ["cut", "no json", "gone"])
 def test_incomplete_payloads_are_set_aside(outbox: Outbox, data: Path, tmp_path: Path, damage: str) -> None:
     new = dataset(tmp_path)
-    made = outbox.put("s", "lab", [new], kept(new))
+    made = outbox.put("s", "lab", [new])
     path = made.folder / ("result.json" if damage in ("no json",) else new.files[0].ref.sha256)
     path.chmod(0o600)
     if damage == "gone":
@@ -108,14 +104,14 @@ def test_incomplete_payloads_are_set_aside(outbox: Outbox, data: Path, tmp_path:
 
 def test_drafts_of_dead_processes_are_ignored(outbox: Outbox, data: Path, tmp_path: Path) -> None:
     new = dataset(tmp_path)
-    made = outbox.put("s", "lab", [new], kept(new))
+    made = outbox.put("s", "lab", [new])
     made.folder.rename(made.folder.with_name(f".{made.name}-0123"))
     assert outbox_of(data).all() == []
 
 
 def test_the_time_and_reason_of_waiting_are_reported(outbox: Outbox, tmp_path: Path) -> None:
     new = dataset(tmp_path)
-    made = outbox.put("s", "lab", [new], kept(new))
+    made = outbox.put("s", "lab", [new])
     outbox.failed(made.name, "no answer")
     outbox.failed(made.name, "refused: no", refused=True)
     (waiting,) = outbox.waiting()
@@ -135,7 +131,7 @@ def test_files_with_equal_bytes_share_one_copy_whatever_their_age(
         checksums = scan_file(tmp_path / name)
         news.append(replace(new, files=(replace(new.files[0], checksums=checksums),)))
     new_dataset = replace(news[0], files=tuple(file for new in news for file in new.files))
-    put = outbox.put("s", "lab", [new_dataset], {new_dataset.files[0].ref.sha256: tmp_path / "a.txt"})
+    put = outbox.put("s", "lab", [new_dataset])
     other = outbox_of(data)
     (made,) = map(other.opened, other.all()) if again else [put]
     assert made is not None

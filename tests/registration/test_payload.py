@@ -11,14 +11,14 @@ import pytest
 from crucible_lineage.core.journal import FAILED, MADE
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
-from tests.registration.test_outbox import dataset, kept, outbox_of
+from tests.registration.test_outbox import dataset, outbox_of
 
 
 @pytest.fixture
 def payload(data: Path, tmp_path: Path) -> Payload:
     data.mkdir()
     new = dataset(tmp_path)
-    return outbox_of(data).put("fit", "lab", [new], kept(new), "run-1")
+    return outbox_of(data).put("fit", "lab", [new], "run-1")
 
 
 def states(outbox: Outbox) -> list[tuple[str, str]]:
@@ -95,7 +95,7 @@ def test_a_row_whose_payload_was_removed_fails_with_that_reason(data: Path, payl
 def test_a_result_made_twice_waits_once(data: Path, payload: Payload, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     outbox = outbox_of(data)
-    outbox.put("fit", "lab", [new], kept(new), "run-2")
+    outbox.put("fit", "lab", [new], "run-2")
     assert [one.run for one in outbox.all(again=True)] == ["run-2"]
     other = outbox_of(data)
     assert [row.state for row in other.journal.waiting()] == [MADE]

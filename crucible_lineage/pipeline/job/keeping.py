@@ -175,7 +175,7 @@ def _register(project: str, session: Session, kind: str, contents: Contents, del
                 keywords=(KEYWORD,),
                 ingest=False,
             )
-            payload = session.outbox.put(kind, project, [new], {file.ref.sha256: file.path for file in files})
+            payload = session.outbox.put(kind, project, [new])
     deliveries(payload.row(session.account))
     return entry
 

@@ -72,8 +72,8 @@ def materialize_step(
         report_phase(job.run_id, job.name, Outcome.STARTED)
         work = session.settings.data / "work"
         with attempt_folder(work, file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
-            new, cached, note = _execute(job, folder, session, on_line, deliveries)
-            made = session.outbox.put(job.name, job.project, new, cached, job.run_id)
+            new, note = _execute(job, folder, session, on_line, deliveries)
+            made = session.outbox.put(job.name, job.project, new, job.run_id)
         for planned in job.outputs:
             if planned.recipe.get("attempt"):
                 session.mirror.note_attempt(*first_attempt(planned.recipe))
@@ -107,8 +107,8 @@ def materialize_now(job: StepPlan, session: Session) -> StepState:
 
 def _execute(
     job: StepPlan, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver
-) -> tuple[list[NewDataset], dict[str, Path], str]:
-    """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
+) -> tuple[list[NewDataset], str]:
+    """Execute the step. Return the new datasets, and a note for the user."""
     inputs, staged, staging_note = _stage_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
@@ -161,13 +161,14 @@ def _execute(
         "software": software(job.inspection.reached_packages, support.environment),
         "who": session.agent,
     }
+    cached = {  # later steps read them from the cache
+        output: tuple(replace(file, path=session.cache.take(file.path, file.checksums)) for file in own)
+        for output, own in files.items()
+    }
     new = [
-        new_dataset(job, planned, metadata[planned.output], files[planned.output], name, made)
+        new_dataset(job, planned, metadata[planned.output], cached[planned.output], name, made)
         for planned, (name, _) in zip(job.outputs, names, strict=True)
     ]
-    cached = {  # later steps read them from the cache
-        file.ref.sha256: session.cache.take(file.path, file.checksums) for own in files.values() for file in own
-    }
     notes = dict.fromkeys(
         (
             *(staging_note, note, support.note),
@@ -175,7 +176,7 @@ def _execute(
             *(f"made without {gap}" for gap in job.instance.gaps),
         )
     )
-    return new, cached, "; ".join(filter(None, notes))
+    return new, "; ".join(filter(None, notes))
 
 
 def _parent_fields(session: Session, mfid: str) -> JsonMapping:
