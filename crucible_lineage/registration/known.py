@@ -19,20 +19,19 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.core.tables import StoredRecord
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import IdTakenError, InputError, WithdrawnError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import first_attempt, gives_id
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import (
     Registered,
-    elsewhere_message,
     files_of,
     knows,
-    lies_elsewhere,
     other_recipe_message,
     refusals,
     registered,
-    withdrawn_text,
+    require_not_withdrawn,
+    require_project,
 )
 from crucible_lineage.standing.slots import Currency, currency_of
 
@@ -179,11 +178,11 @@ class KnownResults:
 
     def _usable(self, mfid: str, found: Registered) -> Registered | None:
         """Return the dataset if it has a record, is in the project, and is not to be deleted; else note the refusal."""
-        if lies_elsewhere(found.dataset, self.project):
-            self._refused[mfid] = elsewhere_message(self.client(), found.dataset, self.project, f"result {mfid}")
-            return None
-        if reason := withdrawn_text(found):
-            self._refused[mfid] = reason
+        try:
+            require_project(self.client(), found.dataset, self.project, f"result {mfid}")
+            require_not_withdrawn(found)
+        except (IdTakenError, WithdrawnError) as error:
+            self._refused[mfid] = str(error)
             return None
         return None if found.record is None else found
 

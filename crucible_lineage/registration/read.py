@@ -80,19 +80,13 @@ def read(client: CrucibleClient, mfid: str) -> Registered | None:
 
 def require_not_withdrawn(found: Registered) -> None:
     """Raise WithdrawnError if the dataset is to be deleted: its id is in use, but it must not be relied on."""
-    if reason := withdrawn_text(found):
-        raise WithdrawnError(reason, mfid=found.mfid)
-
-
-def withdrawn_text(found: Registered) -> str:
-    """Return the message that a dataset is to be deleted, and what to do; empty if it is not."""
     request = found.dataset.deletion_request
-    if request is None or not found.dataset.is_to_be_deleted:
-        return ""
-    return (
-        f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have the request "
-        "carried out or rejected, or make another attempt with --force"
-    )
+    if request is not None and found.dataset.is_to_be_deleted:
+        raise WithdrawnError(
+            f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have the request "
+            "carried out or rejected, or make another attempt with --force",
+            mfid=found.mfid,
+        )
 
 
 def registered(client: CrucibleClient, dataset: Dataset) -> Registered:
@@ -200,24 +194,24 @@ def require_own(client: CrucibleClient, dataset: Dataset, project: str, recipe_s
 
     `action` says what was tried.
     """
-    mfid = dataset.unique_id
-    if lies_elsewhere(dataset, project):
-        raise IdTakenError(elsewhere_message(client, dataset, project, action), mfid=mfid)
+    require_project(client, dataset, project, action)
     record = read_record(dataset.scientific_metadata)
     reason = unreadable(dataset.scientific_metadata)
     if record is not None and record.recipe_sha256 != recipe_sha256:
         reason = "its recipe is another one"
     if reason:
-        raise RecipeConflictError(other_recipe_message(client, dataset, action, reason), mfid=mfid)
+        raise RecipeConflictError(other_recipe_message(client, dataset, action, reason), mfid=dataset.unique_id)
 
 
-def elsewhere_message(client: CrucibleClient, dataset: Dataset, project: str, action: str) -> str:
-    """Return the message that a dataset with this id is in another project: its owner, and what to do."""
-    return (
-        f"{action}: the id {dataset.unique_id} is taken by dataset {dataset.dataset_name!r} of "
-        f"{_owner(client, dataset)}, in {_location(dataset)}, not in {project}; nothing was written, and that "
-        f"dataset is not used. To continue, {WAY_OUT}"
-    )
+def require_project(client: CrucibleClient, dataset: Dataset, project: str, action: str) -> None:
+    """Raise IdTakenError if the dataset with this id is in another project; it names the owner."""
+    if lies_elsewhere(dataset, project):
+        raise IdTakenError(
+            f"{action}: the id {dataset.unique_id} is taken by dataset {dataset.dataset_name!r} of "
+            f"{_owner(client, dataset)}, in {_location(dataset)}, not in {project}; nothing was written, and that "
+            f"dataset is not used. To continue, {WAY_OUT}",
+            mfid=dataset.unique_id,
+        )
 
 
 def other_recipe_message(
