@@ -404,7 +404,7 @@ def _unanswered(session: Session, project: str, declared: Mapping[str, str]) -> 
             reason = f": {request.reason}" if request.reason else ""
             problem = f"request {request.kind} of {request.dataset} {request.state}{reason}"
             again = next_command("answer", declared.get(request.pipeline) or "PIPELINE.yaml", "--queue", "-")
-            message = json.dumps({"dsid": request.dataset, "parameters": json.loads(request.parameters)})
+            message = json.dumps({"dsid": request.dataset, "parameters": request.parameters})
             yield request.pipeline, ActionItem(problem, request.at, f"echo {shlex.quote(message)} | {again}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import Jobs, act
 from crucible_lineage.cli.engines import LOCAL, run_with_engine
 from crucible_lineage.cli.progress import Progress
-from crucible_lineage.core.journal import COMPLETE
+from crucible_lineage.core.journal import COMPLETE, RequestRow
 from crucible_lineage.errors import FAILURE, INTERRUPTED, TRANSIENT, UNREACHABLE
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.declare.inputs import located
@@ -26,7 +26,6 @@ from crucible_lineage.pipeline.requests import (
     FAILED,
     SOON_S,
     WAITING,
-    Answer,
     Pipelines,
     Taken,
     answer,
@@ -81,8 +80,8 @@ def answer_command(
 
     while True:
         try:
-            for taken in source():
-                ended.append(_end(taken, answer(taken.request, found, run) if taken.request else None))
+            for request, end in source():
+                ended.append(_end(request if request.state == FAILED else answer(request, found, run), end))
                 if ended[-1] == WAITING:
                     break
         except TRANSIENT as error:
@@ -107,11 +106,10 @@ def _source(found: Pipelines, session: Session, queue: str | None) -> partial[It
     return partial(stored, session, kinds)
 
 
-def _end(taken: Taken, answered: Answer | None) -> str:
+def _end(ended: RequestRow, end: Callable[[RequestRow], None]) -> str:
     """Acknowledge or park a request, and print how it ended."""
-    answered = answered or Answer(FAILED, taken.fault)
-    taken.end(answered)
-    what = f"{taken.request.kind} of {taken.request.dataset}" if taken.request else "a message"
-    detail = ", ".join(answered.results) if answered.state == COMPLETE else answered.reason
-    click.echo(plain(f"{what}: {answered.state}: {detail}"), err=True)
-    return answered.state
+    end(ended)
+    what = f"{ended.kind} of {ended.dataset}" if ended.kind else "a message"
+    detail = ", ".join(ended.results) if ended.state == COMPLETE else ended.reason
+    click.echo(plain(f"{what}: {ended.state}: {detail}"), err=True)
+    return ended.state

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.dataclass import dataclass, field, replace
+from crucible_lineage.dataclass import dataclass, field
+from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.refs import DatasetRef
@@ -127,18 +128,27 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class RequestRow:
-    """A request for results of a dataset, and its state: under way, complete, failed, or waiting for Crucible."""
+    """A request for the results of one dataset; `parameters` are those of steps, as STEP.NAME.
 
-    id: str
+    It is under way, complete, failed for a reason (at a `step`), or waiting for Crucible, so that it comes again.
+    """
+
     kind: str
     dataset: str
-    parameters: str
-    pipeline: str
-    project: str
-    state: str
+    parameters: JsonObject = field(default_factory=dict)
+    pipeline: str = ""
+    project: str = ""
+    state: str = UNDER_WAY
     reason: str = ""
     results: tuple[str, ...] = ()
     at: str = ""
+    step: str = ""
+    json_keys: ClassVar = "id kind dataset parameters pipeline project state reason results at"
+
+    @property
+    def id(self) -> str:
+        """Its id: equal requests have the same."""
+        return hashlib.sha256(canonical_json([self.kind, self.dataset, self.parameters])).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -299,15 +309,18 @@ class Journal:
 
     def note_request(self, request: RequestRow) -> None:
         """Record the state of a request; the last one counts."""
-        values = {**vars(request), "results": json.dumps(request.results)}
+        texts = {"parameters": json.dumps(request.parameters), "results": json.dumps(request.results)}
+        values = [texts.get(name, getattr(request, name)) for name in RequestRow.json_keys.split()]
         marks = ", ".join("?" * len(values))
-        self.database.write(f"INSERT OR REPLACE INTO request VALUES ({marks})", *values.values())  # noqa: S608
+        self.database.write(f"INSERT OR REPLACE INTO request VALUES ({marks})", *values)  # noqa: S608
 
     def requests(self, project: str | None = None) -> list[RequestRow]:
         """Return the requests that were taken here, the newest first."""
         sql = "SELECT * FROM request WHERE project = coalesce(?, project) ORDER BY at DESC"
-        rows = [RequestRow(*row) for row in self.database.rows(sql, project)]
-        return [replace(row, results=tuple(json.loads(str(row.results)))) for row in rows]
+        return [
+            RequestRow(kind, dataset, json.loads(parameters), *about, tuple(json.loads(results)), at)
+            for _, kind, dataset, parameters, *about, results, at in self.database.rows(sql, project)
+        ]
 
     def runs_of(self, project: str) -> list[str]:
         """Return the ids of all runs in a project."""

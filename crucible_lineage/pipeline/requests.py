@@ -7,7 +7,6 @@ embedded Crucible, a queue of RabbitMQ, or lines of JSON.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.core.journal import COMPLETE, UNDER_WAY, RequestRow
-from crucible_lineage.dataclass import dataclass, field, replace
+from crucible_lineage.core.journal import COMPLETE, RequestRow
+from crucible_lineage.dataclass import replace
 from crucible_lineage.errors import (
     TRANSIENT,
     InputError,
@@ -30,7 +29,6 @@ from crucible_lineage.errors import (
     UnreachableError,
     nearest,
 )
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import Mfid, SelectInput
 from crucible_lineage.pipeline.declare.pipeline import INHERIT, RequestSpec
@@ -46,37 +44,8 @@ SOON_S = 5.0  # chosen: after that, Crucible is away, and the request comes agai
 FAILED_QUEUE = "-failed"  # after the name of a queue: where its failed requests go
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request for the results of one dataset; `parameters` are those of steps, as STEP.NAME."""
-
-    kind: str
-    dataset: str
-    parameters: JsonObject = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        """Its id: equal requests have the same."""
-        return hashlib.sha256(canonical_json([self.kind, self.dataset, self.parameters])).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a request ended: complete, failed for a reason at a step, or waiting for Crucible, so that it comes again."""
-
-    state: str
-    reason: str = ""
-    step: str = ""
-    results: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A request that was taken, or why the message is none, and what acknowledges or parks it."""
-
-    request: Request | None
-    fault: str
-    end: Callable[[Answer], None]
+Taken = tuple[RequestRow, Callable[[RequestRow], None]]
+"""A request, which has FAILED if the message is none, and what acknowledges or parks it."""
 
 
 class Message(BaseModel):
@@ -101,7 +70,7 @@ class Pipelines:
             if other is not bound:
                 raise InputError(f"{bound.spec.path} and {other.spec.path} both answer {kind}; name one of them")
 
-    def bound_for(self, request: Request) -> BoundPipeline:
+    def bound_for(self, request: RequestRow) -> BoundPipeline:
         """Return the pipeline for the dataset of the request, in its project if so declared."""
         if request.kind not in self.by_kind:
             raise InputError(f"no pipeline here answers {request.kind!r}; {nearest(request.kind, self.by_kind)}")
@@ -137,57 +106,56 @@ def narrowed(bound: BoundPipeline, mfid: str, session: Session) -> BoundPipeline
     return replace(bound, spec=spec.model_copy(update={"inputs": {**spec.inputs, name: chosen}}))
 
 
-def answer(request: Request, pipelines: Pipelines, run: Callable[[BoundPipeline], RunResult]) -> Answer:
+def answer(request: RequestRow, pipelines: Pipelines, run: Callable[[BoundPipeline], RunResult]) -> RequestRow:
     """Make what is requested, if it is not there yet, and record how that ended."""
-    journal, row = pipelines.session.journal, _row(request, pipelines)
-    journal.note_request(row)
+    journal, bound = pipelines.session.journal, pipelines.by_kind.get(request.kind)
+    if bound is not None:
+        request = _answered_by(request, bound)
+    journal.note_request(replace(request, at=_now()))
     try:
         with pipelines.session.client.repeating(SOON_S):
             bound = pipelines.bound_for(request)
-        row = replace(row, project=bound.spec.project, pipeline=bound.name)
-        found = _answer_of(run(bound), bound)
+        request = _answered_by(request, bound)
+        found = _ended(request, run(bound), bound)
     except (*TRANSIENT, UnauthorizedError, StorageError) as error:  # of this worker, not of the request
-        found = Answer(WAITING, str(error))
+        found = replace(request, state=WAITING, reason=str(error))
     except LineageError as error:
-        found = Answer(FAILED, str(error))
+        found = replace(request, state=FAILED, reason=str(error))
     except Exception as error:  # one request must not stop the worker for all others
-        found = Answer(
-            FAILED, f"{type(error).__name__}: {error}; this is a fault of crucible-lineage, please report it"
-        )
-    found = replace(found, reason=masked_text(found.reason.partition("\n")[0]))
-    journal.note_request(replace(row, state=found.state, reason=found.reason, results=found.results, at=_now()))
+        fault = f"{type(error).__name__}: {error}; this is a fault of crucible-lineage, please report it"
+        found = replace(request, state=FAILED, reason=fault)
+    found = replace(found, reason=masked_text(found.reason.partition("\n")[0]), at=_now())
+    journal.note_request(found)
     return found
 
 
-def _row(request: Request, pipelines: Pipelines) -> RequestRow:
-    bound = pipelines.by_kind.get(request.kind)
-    name, project = (bound.name, bound.spec.project) if bound else ("", "")
-    project = "" if project == INHERIT else project  # known once the dataset is found
-    parameters = json.dumps(request.parameters)
-    return RequestRow(request.id, request.kind, request.dataset, parameters, name, project, UNDER_WAY, at=_now())
+def _answered_by(request: RequestRow, bound: BoundPipeline) -> RequestRow:
+    """Return the request with the pipeline that answers it; the project is known once the dataset is found."""
+    return replace(request, pipeline=bound.name, project="" if bound.spec.project == INHERIT else bound.spec.project)
 
 
-def _answer_of(result: RunResult, bound: BoundPipeline) -> Answer:
-    """Return what a run means for its request."""
+def _ended(request: RequestRow, result: RunResult, bound: BoundPipeline) -> RequestRow:
+    """Return the request as its run has left it."""
+    failed_with, waits_with = partial(replace, request, state=FAILED), partial(replace, request, state=WAITING)
     if result.stopped:
-        return Answer(WAITING, "the run was stopped")
+        return waits_with(reason="the run was stopped")
     if not result.outcomes:
         name, select = requests_of(bound).input, requested_input(bound).select
-        return Answer(FAILED, f"the dataset is not among those of input {name!r}: {select}")
+        return failed_with(reason=f"the dataset is not among those of input {name!r}: {select}")
     failed = [step for step, outcome in result.outcomes.items() if outcome == Outcome.FAILED]
     if result.held:
         step, reason = next(iter(result.held.items()))
-        return Answer(FAILED, f"on hold: {reason}", step)
+        return failed_with(reason=f"on hold: {reason}", step=step)
     if failed:
-        return Answer(FAILED, result.error_line(failed[0]), failed[0])
+        return failed_with(reason=result.error_line(failed[0]), step=failed[0])
     if refused := [row for row in result.waiting if row.refused]:
-        return Answer(FAILED, f"Crucible refused the result: {refused[0].error}", refused[0].step)
+        return failed_with(reason=f"Crucible refused the result: {refused[0].error}", step=refused[0].step)
     if not result.ok:
         waits = [row.error for row in result.waiting if row.error]
-        return Answer(WAITING, result.unseen or next(iter(waits), "results wait to be delivered"))
+        return waits_with(reason=result.unseen or next(iter(waits), "results wait to be delivered"))
     last = bound.steps.keys() - {needed for step in bound.steps.values() for needed in step.needs}
     ids = [mfid for step, made in result.datasets.items() if step.partition("[")[0] in last for mfid in made.values()]
-    return Answer(COMPLETE, results=tuple(ids))
+    return replace(request, state=COMPLETE, results=tuple(ids))
 
 
 def _now() -> str:
@@ -206,20 +174,20 @@ def stored(session: Session, kinds: Sequence[str]) -> Iterator[Taken]:
         raise InputError("this Crucible keeps no requests; give the address of their queue with --queue") from error
     for found in waiting:
         if found.kind in kinds:
-            request = Request(found.kind, found.dataset_mfid, found.parameters)
-            yield Taken(request, "", partial(_state_end, client, found.id))
+            request = RequestRow(found.kind, found.dataset_mfid, found.parameters)
+            yield request, partial(_state_end, client, found.id)
 
 
-def answer_event(message: JsonObject, pipelines: Pipelines, run: Callable[[BoundPipeline], RunResult]) -> Answer:
+def answer_event(message: JsonObject, pipelines: Pipelines, run: Callable[[BoundPipeline], RunResult]) -> RequestRow:
     """Answer the request in an event that `watch` reported, also at the Crucible that keeps it."""
     asked = Message.model_validate(message)
-    ended = answer(Request(next(iter(pipelines.by_kind)), asked.dsid, asked.parameters), pipelines, run)
+    ended = answer(RequestRow(next(iter(pipelines.by_kind)), asked.dsid, asked.parameters), pipelines, run)
     if asked.number is not None:
         _state_end(pipelines.session.client, asked.number, ended)
     return ended
 
 
-def _state_end(client: CrucibleClient, number: int, ended: Answer) -> None:
+def _state_end(client: CrucibleClient, number: int, ended: RequestRow) -> None:
     if ended.state != WAITING:
         client.requests.answer(number, ended.state, ended.results, ended.reason)
 
@@ -227,11 +195,12 @@ def _state_end(client: CrucibleClient, number: int, ended: Answer) -> None:
 def lines(stream: IO[str], kinds: Sequence[str]) -> Iterator[Taken]:
     """Yield the requests in lines of JSON; each answer is a line on standard output."""
 
-    def end(line: str) -> Callable[[Answer], None]:
-        return lambda ended: print(json.dumps({"message": line, **vars(ended)}), file=sys.stdout, flush=True)
+    def end(line: str, ended: RequestRow) -> None:
+        parts = {name: getattr(ended, name) for name in ("state", "reason", "step", "results")}
+        print(json.dumps({"message": line, **parts}), file=sys.stdout, flush=True)
 
     for line in filter(None, map(str.strip, stream)):
-        yield _taken(line, kinds, end(line))
+        yield _taken(line, kinds), partial(end, line)
 
 
 def queued(url: str, queues: Mapping[str, str]) -> Iterator[Taken]:
@@ -259,7 +228,7 @@ def queued(url: str, queues: Mapping[str, str]) -> Iterator[Taken]:
             channel.confirm_delivery()
             for queue, kind in queues.items():
                 while (got := channel.basic_get(queue))[0] is not None:
-                    yield _taken(got[2].decode("utf-8", "replace"), [kind], _ending(channel, queue, got))
+                    yield _taken(got[2].decode("utf-8", "replace"), [kind]), _ending(channel, queue, got)
         finally:
             connection.close()
     except pika.exceptions.AMQPError as error:
@@ -277,13 +246,13 @@ def _declare(connection: Any, queue: str) -> None:
         connection.channel().queue_declare(queue)
 
 
-def _ending(channel: Any, queue: str, got: tuple[Any, Any, bytes]) -> Callable[[Answer], None]:
+def _ending(channel: Any, queue: str, got: tuple[Any, Any, bytes]) -> Callable[[RequestRow], None]:
     """Return what acknowledges a message, after a failed one was put into the other queue."""
     import pika
 
     method, _, body = got
 
-    def end(ended: Answer) -> None:
+    def end(ended: RequestRow) -> None:
         if ended.state == WAITING:
             channel.basic_nack(method.delivery_tag, requeue=True)
             return
@@ -293,7 +262,7 @@ def _ending(channel: Any, queue: str, got: tuple[Any, Any, bytes]) -> Callable[[
             channel.basic_publish("", f"{queue}{FAILED_QUEUE}", body, properties)
         channel.basic_ack(method.delivery_tag)
 
-    def checked(ended: Answer) -> None:
+    def checked(ended: RequestRow) -> None:
         try:
             end(ended)
         except pika.exceptions.AMQPError as error:
@@ -303,7 +272,7 @@ def _ending(channel: Any, queue: str, got: tuple[Any, Any, bytes]) -> Callable[[
     return checked
 
 
-def _taken(text: str, kinds: Sequence[str], end: Callable[[Answer], None]) -> Taken:
+def _taken(text: str, kinds: Sequence[str]) -> RequestRow:
     """Return the request in a message. One without a kind is of the only one there is."""
     try:
         message = Message.model_validate_json(text)
@@ -311,7 +280,8 @@ def _taken(text: str, kinds: Sequence[str], end: Callable[[Answer], None]) -> Ta
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         reason = f'this is no request ({where or "the text"}: {fault["msg"]}); write {{"dsid": MFID}}'
-        return Taken(None, reason, end)
+        return RequestRow("", "", state=FAILED, reason=reason)
     if not message.request and len(kinds) > 1:
-        return Taken(None, f'several kinds are answered here; add "request": one of {", ".join(kinds)}', end)
-    return Taken(Request(message.request or kinds[0], message.dsid, message.parameters), "", end)
+        reason = f'several kinds are answered here; add "request": one of {", ".join(kinds)}'
+        return RequestRow("", message.dsid, state=FAILED, reason=reason)
+    return RequestRow(message.request or kinds[0], message.dsid, message.parameters)
