@@ -317,9 +317,10 @@ class Journal:
     def requests(self, project: str | None = None) -> list[RequestRow]:
         """Return the requests that were taken here, the newest first."""
         sql = "SELECT * FROM request WHERE project = coalesce(?, project) ORDER BY at DESC"
+        rows = self.database.rows(sql, project)
         return [
-            RequestRow(kind, dataset, json.loads(parameters), *about, tuple(json.loads(results)), at)
-            for _, kind, dataset, parameters, *about, results, at in self.database.rows(sql, project)
+            RequestRow(kind, dataset, json.loads(given), name, own_project, state, reason, tuple(json.loads(made)), at)
+            for _, kind, dataset, given, name, own_project, state, reason, made, at in rows
         ]
 
     def runs_of(self, project: str) -> list[str]:
