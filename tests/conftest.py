@@ -48,10 +48,15 @@ serve_sessions_here()
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Rooms whose tests take longest, begun first, so that no process ends long after the others.
-SLOW = ("flows", "tasks", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
-# Tests on Prefect are run by two processes: each has a server for the session.
-ON_PREFECT = {
+# Rooms with the longest tests, begun first, so that no process ends long after the others; "" is files beside rooms.
+SLOW = (
+    *("flows", "tasks", "gcs", "examples", "standing", "docs", "catalogue", "golden", "text", "", "crash", "soak"),
+    *("pipeline", "remake", "export", "browser", "cli", "server"),
+)
+# Tests of one process, for what its session has: a Prefect server, example pipelines that have run, a project.
+TOGETHER = {
+    "examples": ("tests/examples/",),
+    "catalogue": ("tests/catalogue/",),
     "tasks": (
         *("tests/tasks/", "tests/gcs/"),
         *("tests/crash/test_prefect_outages.py", "tests/cli/runs/test_steps_that_end_their_process.py"),
@@ -84,13 +89,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, those of one file stay together, as do those on one server."""
+    """Where tests run in several processes, those of one file stay together, as do those of `TOGETHER`."""
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return next((name for name, beginnings in ON_PREFECT.items() if path.startswith(beginnings)), path)
+            return next((name for name, beginnings in TOGETHER.items() if path.startswith(beginnings)), path)
 
     config.option.loadscopereorder = False
     return Together(config, log)
