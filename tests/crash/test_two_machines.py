@@ -30,7 +30,7 @@ from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 from tests.serving import RunningServer, start_server
 
-STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every pair of calls
+STEP = int(os.environ.get("CRASH_STEP", "24"))  # `make crash` tries every pair of calls
 PATIENCE_S = 0.05
 MOST_CALLS = 60
 NOW = "2026-01-01T00:00:00+00:00"

@@ -9,7 +9,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from crucible_lineage.cli import main
 from tests.golden.stored import HERE, compare, normal
 from tests.warm import WarmPython
 
@@ -50,25 +52,25 @@ class Folder:
         ran = self.python.run(words, {**os.environ, **PER_FOLDER}, cwd=cwd or self.path)
         return f"exit code {ran.returncode}\n--- stdout\n{ran.stdout}--- stderr\n{ran.stderr}"
 
+    def asked(self, *arguments: str) -> dict[str, list[dict[str, str]]]:
+        """Return what a command answers in this process, which is not what the tests compare."""
+        ran = CliRunner().invoke(main, [*arguments, "--json", "--data", str(self.path / "store")])
+        answer: dict[str, list[dict[str, str]]] = json.loads(ran.stdout or "{}")
+        return answer
+
     def ids(self) -> dict[str, str]:
         """Return the ids of datasets and runs that exist by now, by their names in `invocations.txt`."""
         names = {
             f"sha {day}": hashlib.sha256((self.path / "data" / f"{day}.csv").read_bytes()).hexdigest() for day in DAYS
         }
-        datasets = _answer(self.run("list", "--all", "--project", "lab", "--json")).get("datasets", [])
+        datasets = self.asked("list", "--all", "--project", "lab").get("datasets", [])
         for found in datasets:
             name = found["dataset_name"].removesuffix(".csv").replace("mean of ", "mean ").removesuffix(".csv")
             name = "table" if name == "means of all series" else name
             old = "old " if found["state"] == "superseded" else ""
             names.setdefault(old + name, found["mfid"])
-        runs = _answer(self.run("runs", "--json")).get("runs", [])
+        runs = self.asked("runs").get("runs", [])
         return names | {f"run{number}": run["run_id"] for number, run in enumerate(reversed(runs), 1)}
-
-
-def _answer(printed: str) -> dict[str, list[dict[str, str]]]:
-    text = printed.partition("--- stdout\n")[2].partition("--- stderr\n")[0]
-    answer: dict[str, list[dict[str, str]]] = json.loads(text) if text.startswith("{") else {}
-    return answer
 
 
 @pytest.fixture(scope="module")
