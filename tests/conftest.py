@@ -65,6 +65,9 @@ TOGETHER = {
 }
 
 
+AS_USERS_DO = pytest.StashKey[bool]()  # of one test in each room that starts programs
+
+
 def room_of(path: str) -> str:
     """The folder of tests/ that a test's file or id lies in."""
     parts = path.partition("::")[0].split("/")
@@ -84,8 +87,12 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow rooms come first; within a room the order stays."""
+    """Slow rooms come first; within a room the order stays. The first that starts programs does so as users do."""
     items.sort(key=lambda item: SLOW.index(room) if (room := room_of(item.nodeid)) in SLOW else len(SLOW))
+    names = {item: {*getattr(item, "fixturenames", ())} for item in items}
+    starting = (item for item in reversed(items) if "warm_python" in names[item] and names[item] & {"command", "begin"})
+    for item in {room_of(item.nodeid): item for item in starting}.values():
+        item.stash[AS_USERS_DO] = True
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -135,6 +142,13 @@ def ended_workers() -> Iterator[None]:
     """The workers that tests leave to the next end with the last."""
     yield
     reused.end_workers()
+
+
+@pytest.fixture(autouse=True)
+def as_users_do(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one test of each room, the first program is started, and not forked."""
+    if request.node.stash.get(AS_USERS_DO, False):
+        monkeypatch.setattr(WarmPython, "starts_next", True)
 
 
 @pytest.fixture(autouse=True)

@@ -158,12 +158,12 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_after_a_restored_backup_makes_what_the_backup_lacks(
-    lab: Any, data: Path, tmp_path: Path, command: Any
+    lab: Any, data: Path, tmp_path: Path, command: Any, keeping: None
 ) -> None:
     backup, options = tmp_path / "backup", ("--data", data)
     assert command("run", lab.pipeline, "--only", "scaled", *options).returncode == 0
     copied = command("data", "backup", backup, *options, "--json")
-    assert (copied.returncode, json.loads(copied.stdout)["datasets"]) == (0, 3), copied.stderr
+    assert (copied.returncode, json.loads(copied.stdout)["datasets"]) == (0, 5), copied.stderr
     assert command("run", lab.pipeline, *options).returncode == 0
     _until_idle(lambda: command("data", "restore", backup, *options))
     again = command("run", lab.pipeline, "--json", *options)

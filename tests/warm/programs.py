@@ -47,6 +47,8 @@ ON_PREFECT = (
 class WarmPython:
     """Two interpreters that wait for programs: with Prefect imported, and without. Usable from several threads."""
 
+    starts_next = False  # the next program, as users start it
+
     def __init__(self, servers: WarmServers) -> None:
         self._servers = servers
         self._interpreters: dict[bool, _Interpreter] = {}
@@ -83,6 +85,9 @@ class WarmPython:
 
     def _is_forked(self, environment: Mapping[str, str]) -> bool:
         is_measured = any(name.startswith("COVERAGE_") for name in environment)
+        if WarmPython.starts_next:
+            WarmPython.starts_next = False
+            return False
         return not is_measured and of_start(environment) == self._began_with and sys.platform == "linux"
 
     def _forked(
