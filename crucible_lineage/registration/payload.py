@@ -276,9 +276,9 @@ def _link_or_copy(source: Path, target: Path, mtime_ns: int) -> None:
 
 def _parts_of(part: Any) -> object:
     """Return the parts of a payload for JSON."""
-    if isinstance(part, FileRef | FileChecksums):
+    if isinstance(part, FileRef | FileChecksums | SlotClaim):
         return part.to_json()
-    if isinstance(part, NewDataset | LocalFile | SlotClaim):
+    if isinstance(part, NewDataset | LocalFile):
         return vars(part)
     if isinstance(part, Path):
         return str(part)
@@ -297,7 +297,7 @@ def _payload_in(folder: Path, stored: JsonMapping) -> Payload:
                     LocalFile(folder, FileRef.from_json(file["ref"]), FileChecksums.from_json(file["checksums"]))
                     for file in new["files"]
                 ),
-                "slots": {key: SlotClaim(**claim) for key, claim in new["slots"].items()},
+                "slots": {key: SlotClaim.from_json(claim) for key, claim in new["slots"].items()},
                 **{name: tuple(new[name]) for name in ("keywords", "parents", "samples")},
             }
         )

@@ -13,7 +13,6 @@ import io
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -156,8 +155,8 @@ def _register(project: str, session: Session, kind: str, contents: Contents, del
         session.outbox.row(mfid)
         if known := session.known(mfid):
             return {**entry, "mfid": known.mfid}
-        with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
-            paths = [Path(folder, name) for name, _ in contents]
+        with session.outbox.draft() as folder:
+            paths = [folder / name for name, _ in contents]
             for path, (_, data) in zip(paths, contents, strict=True):
                 path.write_bytes(data)
             files = tuple(LocalFile.of(path, scan_file(path)) for path in paths)
@@ -175,7 +174,7 @@ def _register(project: str, session: Session, kind: str, contents: Contents, del
                 keywords=(KEYWORD,),
                 ingest=False,
             )
-            payload = session.outbox.put(kind, project, [new])
+            payload = session.outbox.put(kind, project, [new], draft=folder)
     deliveries(payload.row(session.account))
     return entry
 
