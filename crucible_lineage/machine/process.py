@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from types import ModuleType, SimpleNamespace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,6 +72,16 @@ def without_plugins() -> Iterator[None]:
             del sys.modules[_PLUGINS]
             if loader:
                 sys.modules[_PLUGINS] = loader
+
+
+class PlainModel:
+    """Mixin of models that are built without plugins."""
+
+    @classmethod
+    def model_rebuild(cls, **options: Any) -> bool | None:
+        """Build the model."""
+        with without_plugins():
+            return cast("bool | None", super().model_rebuild(**options))  # type: ignore[misc]
 
 
 @contextmanager

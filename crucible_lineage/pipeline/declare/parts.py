@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,20 +20,14 @@ from pydantic.json_schema import SkipJsonSchema
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.machine.process import without_plugins
+from crucible_lineage.machine.process import PlainModel
 from crucible_lineage.text.times import LENGTH, seconds_in
 
 
-class DeclaredModel(BaseModel):
+class DeclaredModel(PlainModel, BaseModel):
     """Base of the declaration models: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    @classmethod
-    def model_rebuild(cls, **options: Any) -> bool | None:
-        """Build the model, without plugins."""
-        with without_plugins():
-            return super().model_rebuild(**options)
 
 
 def _known_to_the_reader(value: object, info: ValidationInfo) -> object:

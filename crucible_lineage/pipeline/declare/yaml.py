@@ -137,8 +137,7 @@ class _Reader:
 
     def _plain_events(self, text: str) -> Iterator[Any]:
         """Yield the events of a text; refuse aliases and tags."""
-        events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
-        for event in events:
+        for event in iter(_Loader(text).get_event, None):
             if isinstance(event, yaml.AliasEvent):
                 message = f"aliases (*{event.anchor}) are not possible here; write the value out"
                 self.refused.append(self._fault(event, message))
