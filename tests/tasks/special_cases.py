@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def in_processes() -> Any:
     @registering(PROJECT, crucible=HERE)
     def processes() -> Any:
         table = make(30)
-        with ProcessPoolExecutor(2) as pool:
+        with ProcessPoolExecutor(2, get_context("fork")) as pool:  # Python 3.14 starts others afresh
             return list(pool.map(double_sum, [table]))
 
     return processes()
