@@ -366,7 +366,7 @@ def _attributes(
     written = _bound(node) if node is not None else {name for name in vars(cls) if not name.startswith("_")}
     declared = {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
     for name, value in sorted(vars(cls).items()):
-        if name in declared or isinstance(value, _SLOTS) or name == "__annotate_func__":  # type hints, since Python 3.14
+        if name in declared or isinstance(value, _SLOTS) or name == "__annotate_func__":  # hints, from 3.14 on
             continue
         if isinstance(value, types.FunctionType):
             generated = value.__code__.co_filename.startswith("<string") or not context.is_first_party(home_of(value))
