@@ -513,11 +513,6 @@ def unfinish() -> Callable[[Any, str], None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_program(prefect_server: Any, warm_python: WarmPython) -> Prefect:
-    return Prefect(prefect_server, warm_python)
-
-
-@pytest.fixture
 def prefect(prefect_server: Any, warm_python: WarmPython) -> Prefect:
     return Prefect(prefect_server, warm_python)
 

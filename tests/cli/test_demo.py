@@ -40,11 +40,6 @@ def test_running_it_again_changes_nothing_and_says_so(demo_data: Path, demo_orig
     assert all(mfid in again.stdout for mfid in json.loads(demo_origin[1])["datasets"].values())
 
 
-def test_the_ids_are_the_same_in_another_data_folder(tmp_path: Path, demo_origin: Any, command: Any) -> None:
-    elsewhere = json.loads(command("demo", "--data", tmp_path / "x", "--engine", "local", "--json").stdout)
-    assert elsewhere["datasets"] == json.loads(demo_origin[1])["datasets"]
-
-
 def test_an_up_to_date_demo_on_prefect_does_not_import_prefect(demo_data: Path, command: Any) -> None:
     again = command("demo", "--data", demo_data, "--engine", "prefect", "--json", PYTHONPROFILEIMPORTTIME="1")
     assert json.loads(again.stdout)["executed"] == []

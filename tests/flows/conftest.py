@@ -31,9 +31,9 @@ steps:
 
 
 @pytest.fixture(scope="session")
-def pool(prefect_server: Any, prefect_program: Any) -> str:
+def pool(prefect_server: Any, prefect: Any) -> str:
     """Create a work pool for processes."""
-    prefect_program.post("work_pools/", {"name": POOL, "type": "process"})
+    prefect.post("work_pools/", {"name": POOL, "type": "process"})
     return POOL
 
 

@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> dict[str, Any]:
+def reports(tmp_path_factory: pytest.TempPathFactory, prefect: Any) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("contract")
-    ran = prefect_program.python(HERE / "contract_cases.py", folder / "data", folder)
+    ran = prefect.python(HERE / "contract_cases.py", folder / "data", folder)
     assert ran.returncode == 0, ran.stderr[-4000:]
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found

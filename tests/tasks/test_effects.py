@@ -40,9 +40,9 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> Any:
+def reports(tmp_path_factory: pytest.TempPathFactory, prefect: Any) -> Any:
     folder = tmp_path_factory.mktemp("effects")
-    ran = prefect_program.python(PROGRAM, folder / "data", folder, PREFECT_LOCAL_STORAGE_PATH=str(folder / "cached"))
+    ran = prefect.python(PROGRAM, folder / "data", folder, PREFECT_LOCAL_STORAGE_PATH=str(folder / "cached"))
     assert ran.returncode == 0, ran.stderr[-4000:]
     return {**json.loads(ran.stdout.splitlines()[-1]), "stderr": ran.stderr}
 
