@@ -65,7 +65,6 @@ def test_an_unfinished_registration_of_the_same_machine_is_finished_at_once_with
     register_output(session.client, new, "here", patience_s=FOREVER_S)
     (after,) = session.client.files.list(new.mfid)
     assert after.mfid == before.mfid
-    register_output(session.client, new, "here")
     assert len(session.client.ingestions.list(dataset_mfid=new.mfid)) == 1
 
 
