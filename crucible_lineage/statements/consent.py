@@ -18,7 +18,7 @@ from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.machine.disk import private_file
 from crucible_lineage.session import Session
-from crucible_lineage.statements.vouching import owner_of
+from crucible_lineage.statements.statements import owner_of
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset

@@ -3,6 +3,16 @@
 A statement is a dataset of its own, whose id is derived from its content. It is never edited; another statement
 revokes it. Which statements are in force is a function of the set of known ones: the order in which they arrive, and
 how often, does not matter.
+
+The content names the author, who vouches for it while
+
+- its content gives its id (metadata can be changed by other members),
+- its registration is finished,
+- it lies in the project that it names (a dataset can be moved),
+- the account that Crucible says registered it is the author's (a dataset can be handed over).
+
+Any other statement counts for nobody: it signs, certifies, trusts, revokes and lifts nothing. A hold still
+blocks, since nobody may release what it holds without a name. Names of people in a record are decoration.
 """
 
 from __future__ import annotations
@@ -14,13 +24,15 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from crucible_lineage.dataclass import dataclass, field
-from crucible_lineage.ids import derive_mfid
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import derive_mfid, has_derived_id
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
-from crucible_lineage.marks import KEY
-from crucible_lineage.statements.vouching import CHANGED, LABEL, sealed_statement
+from crucible_lineage.marks import KEY, is_complete
 from crucible_lineage.text.times import utc
 
-KEYWORD = MEASUREMENT = LABEL
+KEYWORD = MEASUREMENT = LABEL = "statement"  # the last is the kind of recipe
+CHANGED = "its content was changed at Crucible after it was made"
+UNFINISHED = "its registration was not finished; the same command again finishes it"
 HOLD, FLAG, SIGN, TRUST, REVOKE = "hold", "flag", "sign", "trust", "revoke"
 CERTIFY = "certify"  # when a calibration is valid
 AWAIT = "await"  # a result counts only once it is signed
@@ -218,31 +230,57 @@ def statement_id(statement: Statement) -> str:
 def statement_in(record: JsonMapping, *, is_listed: bool = False) -> Statement | None:
     """Return the statement in a dataset, with the reason if nobody vouches for it; None for other datasets.
 
-    The arguments are those of `sealed_statement`.
+    `record` is Crucible's record with settled metadata, `is_listed` whether it has the keyword of statements, which
+    nobody can remove. The content that an id does not seal is lost.
     """
-    seal = sealed_statement(record, is_listed=is_listed)
-    if seal is None:
+    metadata, mfid, project = record.get("scientific_metadata"), str(record.get("unique_id")), record.get("project_id")
+    stored = mapping(mapping(metadata).get(KEY))
+    recipe, agent = mapping(stored.get("recipe")), mapping(stored.get("agent"))
+    is_labelled = record.get("measurement") == LABEL or (is_listed and has_derived_id(mfid))
+    if metadata is None or not (is_labelled or recipe.get("kind") == LABEL):
         return None
-    mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
-    stored = mapping(mapping(record.get("scientific_metadata")).get(KEY))
-    activity, agent = mapping(stored.get("activity")), mapping(stored.get("agent"))
-    lost = {"verb": record.get("data_type"), "about": {"project": project}, "why": record.get("dataset_name")}
-    recipe: JsonMapping = seal.recipe or lost
+    author, fault = str(recipe.get("by")), _fault(record, stored, recipe)
+    if not is_labelled if fault == CHANGED else recipe.get("kind") != LABEL:
+        return None
+    if fault == CHANGED:
+        lost = {"verb": record.get("data_type"), "about": {"project": project}, "why": record.get("dataset_name")}
+        recipe, author = lost, owner_of(record)
     again = recipe.get("again")
     return Statement(
         mfid=mfid,
-        project=project,
+        project=str(project or ""),
         verb=str(recipe.get("verb")),
         about=About.from_json(mapping(recipe.get("about"))),
-        by=seal.author,
-        when=str(activity.get("when") or record.get("creation_time") or EPOCH.isoformat()),
+        by=author,
+        when=str(mapping(stored.get("activity")).get("when") or record.get("creation_time") or EPOCH.isoformat()),
         why=str(recipe.get("why") or ""),
         who=str(agent.get("username") or agent.get("local_user") or ""),
         body=dict(mapping(recipe.get("body"))),
         revokes=_texts(recipe.get("revokes")),
         again=again if isinstance(again, int) else 0,
-        fault=seal.fault,
+        fault=fault,
     )
+
+
+def _fault(record: JsonMapping, stored: JsonMapping, recipe: JsonMapping) -> str:
+    """Return why nobody vouches for a statement; empty if its author does."""
+    mfid, owner, author = str(record.get("unique_id")), owner_of(record), str(recipe.get("by"))
+    try:
+        is_sealed = has_derived_id(mfid) and derive_mfid(dict(recipe), mfid) == mfid
+    except (InputError, TypeError, ValueError):  # it is no recipe
+        is_sealed = False
+    if not is_sealed:
+        return CHANGED
+    if str(record.get("project_id") or "").casefold() != str(recipe.get("project")).casefold():
+        return f"it was moved here from project {recipe.get('project')}"
+    if owner != author:
+        return f"its author is {author}, and at Crucible it belongs to {owner or 'nobody'}"
+    return "" if is_complete(stored) else UNFINISHED
+
+
+def owner_of(record: JsonMapping) -> str:
+    """Return the account that a dataset belongs to, as Crucible says."""
+    return str(record.get("owner_orcid") or "")
 
 
 class Attributed(Protocol):

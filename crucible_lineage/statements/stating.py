@@ -37,15 +37,16 @@ from crucible_lineage.statements.statements import (
     MEASUREMENT,
     REVOKE,
     SIGN,
+    UNFINISHED,
     About,
     ActiveStatements,
     Statement,
     in_force,
+    owner_of,
     signers_text,
     statement_id,
     why_not_sign,
 )
-from crucible_lineage.statements.vouching import UNFINISHED, owner_of
 from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.masking import masked, masked_text
 from crucible_lineage.text.times import utc
