@@ -25,11 +25,11 @@ from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
-from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.lineage.records import (
     equal_parents,
+    fields_of,
     flattened,
     gaps,
     maker,

@@ -17,10 +17,10 @@ from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, object_of, text
-from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.labels import first_lines, value_text
 from crucible_lineage.lineage.model import IN_PLACE
 from crucible_lineage.lineage.records import (
+    fields_of,
     given_metadata,
     maker,
     mappings,
@@ -28,6 +28,7 @@ from crucible_lineage.lineage.records import (
     provenance,
     returned_values,
     took_s,
+    value_of,
 )
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.plan.corrections import overwritten

@@ -19,9 +19,9 @@ from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.graph import executions
 from crucible_lineage.lineage.model import CURRENT
+from crucible_lineage.lineage.records import fields_of
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, fiel
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.lineage.records import value_of
 from crucible_lineage.marks import is_entry, is_own
 from crucible_lineage.pipeline.declare.parts import (
     EARLIEST,

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.lineage.records import value_of
 from crucible_lineage.pipeline.declare.pipeline import filled
 from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.refs import DatasetRef, without_step

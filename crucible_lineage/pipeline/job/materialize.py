@@ -22,7 +22,7 @@ from crucible_lineage.core.folders import attempt_folder
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import CrucibleError, FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import fields_of
+from crucible_lineage.lineage.records import fields_of
 from crucible_lineage.machine.checksums import FileStamp, file_sha256, scan_file, stamp
 from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.marks import is_own

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import fields_of, value_of
+from crucible_lineage.lineage.records import fields_of, value_of
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import DatasetFields
 from crucible_lineage.pipeline.plan.corrections import corrections, overwritten

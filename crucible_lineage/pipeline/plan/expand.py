@@ -11,7 +11,7 @@ from crucible_lineage.core.slots import slot
 from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import shared, value_of, values_of
+from crucible_lineage.lineage.records import shared, value_of, values_of
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput, PairedInput
 from crucible_lineage.pipeline.declare.parts import TimeMatch

@@ -16,8 +16,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.store import Ingestion
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
-from crucible_lineage.lineage.fields import shared
-from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values
+from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values, shared
 from crucible_lineage.machine.process import in_threads
 from crucible_lineage.marks import KEY
 from crucible_lineage.provenance.recipe import UsedDataset, result_of

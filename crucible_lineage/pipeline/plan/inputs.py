@@ -15,8 +15,8 @@ from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError, shortened
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
+from crucible_lineage.lineage.records import fields_of
 from crucible_lineage.pipeline.declare.inputs import (
     NIGHT,
     CalibrationInput,

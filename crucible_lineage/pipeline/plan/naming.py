@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import shortened
-from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.lineage.records import value_of
 from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, ResultInput
 from crucible_lineage.pipeline.plan.bind import label_of
 from crucible_lineage.pipeline.plan.bound import PARAMS_PREFIX, BoundPipeline, BoundStep, Dimension

@@ -13,7 +13,7 @@ from functools import partial
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.lineage.records import value_of
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, TimeMatch
 from crucible_lineage.statements.calibrations import (

@@ -12,8 +12,8 @@ from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import fields_of, shared
 from crucible_lineage.lineage.model import CURRENT, Edge, Node
+from crucible_lineage.lineage.records import fields_of, shared
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import FILTERS, DatasetInput, ResultInput, SelectInput

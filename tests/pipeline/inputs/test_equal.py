@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.ask.table import _grouped
 from crucible_lineage.condition import parse_condition
-from crucible_lineage.lineage.fields import shared
+from crucible_lineage.lineage.records import shared
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan, plan_pipeline
 from crucible_lineage.session import Session
