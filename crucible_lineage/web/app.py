@@ -33,9 +33,8 @@ from crucible_lineage.errors import (
     RefusedError,
     UnauthorizedError,
 )
-from crucible_lineage.web import browsing, datasets
-from crucible_lineage.web.reader import Reader, SignIn
-from crucible_lineage.web.rendering import rendered, resource
+from crucible_lineage.web import views
+from crucible_lineage.web.rendering import Reader, SignIn, rendered, resource
 
 log = logging.getLogger("crucible_lineage.web")
 
@@ -45,26 +44,26 @@ MOST_RUNS = 10_000
 PAGES_AT_A_TIME = 8  # threads, separate from those of the API, which the pages wait for
 
 VIEWS: tuple[tuple[str, View], ...] = (
-    ("/", browsing.projects),
-    ("/datasets", browsing.datasets),
-    ("/datasets.csv", browsing.datasets_csv),
-    ("/pipelines", browsing.page_of("status", "overview.html", all=True)),
-    ("/ask", browsing.questions),
-    ("/ask/{question}", browsing.question),
-    ("/projects/{project}", browsing.datasets),
-    ("/projects/{project}/datasets.csv", browsing.datasets_csv),
-    ("/projects/{project}/runs", browsing.page_of("runs", "runs.html", number=MOST_RUNS)),
-    ("/projects/{project}/runs/{run}", browsing.run),
-    ("/projects/{project}/findings", browsing.page_of("verify", "findings.html")),
-    ("/compare", browsing.page_of("diff", "compare.html")),
-    ("/datasets/{mfid}", datasets.dataset),
-    ("/datasets/{mfid}/metadata.json", datasets.metadata),
-    ("/datasets/{mfid}/thumbnail", datasets.thumbnail),
-    ("/datasets/{mfid}/thumbnails/{number:int}", datasets.thumbnail),
-    ("/datasets/{mfid}/lineage", datasets.lineage),
-    ("/datasets/{mfid}/lineage.html", datasets.lineage_html),
-    ("/datasets/{mfid}/lineage.svg", datasets.lineage_svg),
-    ("/files/{mfid}", datasets.download),
+    ("/", views.projects),
+    ("/datasets", views.datasets),
+    ("/datasets.csv", views.datasets_csv),
+    ("/pipelines", views.page_of("status", "overview.html", all=True)),
+    ("/ask", views.questions),
+    ("/ask/{question}", views.question),
+    ("/projects/{project}", views.datasets),
+    ("/projects/{project}/datasets.csv", views.datasets_csv),
+    ("/projects/{project}/runs", views.page_of("runs", "runs.html", number=MOST_RUNS)),
+    ("/projects/{project}/runs/{run}", views.run),
+    ("/projects/{project}/findings", views.page_of("verify", "findings.html")),
+    ("/compare", views.page_of("diff", "compare.html")),
+    ("/datasets/{mfid}", views.dataset),
+    ("/datasets/{mfid}/metadata.json", views.metadata),
+    ("/datasets/{mfid}/thumbnail", views.thumbnail),
+    ("/datasets/{mfid}/thumbnails/{number:int}", views.thumbnail),
+    ("/datasets/{mfid}/lineage", views.lineage),
+    ("/datasets/{mfid}/lineage.html", views.lineage_html),
+    ("/datasets/{mfid}/lineage.svg", views.lineage_svg),
+    ("/files/{mfid}", views.download),
 )
 
 POLICY = (

@@ -1,6 +1,7 @@
-"""Render pages from templates. Every value is escaped, and parents hidden from the reader are not shown.
+"""The reader of a page, signed in with a key; and pages from templates.
 
-Control characters for terminals or text direction are spelled out.
+Every value is escaped, and parents hidden from the reader are not shown. Control characters for terminals or text
+direction are spelled out.
 """
 
 from __future__ import annotations
@@ -9,20 +10,30 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Collection, Mapping
-from dataclasses import is_dataclass
 from datetime import UTC
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedError
 from markupsafe import Markup, escape
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.models import Project
+from crucible_lineage.core.journal import Journal
+from crucible_lineage.dataclass import dataclass, is_dataclass
+from crucible_lineage.errors import InputError
+from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
 from crucible_lineage.refs import relation_text
 from crucible_lineage.registration.read import taken_of
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import utc
@@ -122,3 +133,92 @@ def _linked(text: str) -> Markup:
 def redacted(text: str, hidden: Collection[str]) -> str:
     """Replace the ids of hidden datasets in a text."""
     return _MFID.sub(lambda match: HIDDEN_NAME if match.group() in hidden else match.group(), text)
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """A sign-in: `folder` has copies of what the reader's key can see, `data` is the server's data folder."""
+
+    client: CrucibleClient
+    name: str
+    folder: Path
+    data: Path
+    expires: float
+
+    def session(self) -> ReadingSession:
+        """Return a session for one page."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return ReadingSession(self.client, self.folder, self.data)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One request of a signed-in reader."""
+
+    request: Request
+    sign_in: SignIn
+
+    @property
+    def client(self) -> CrucibleClient:
+        """The client with the reader's key."""
+        return self.sign_in.client
+
+    @property
+    def name(self) -> str:
+        """The reader's name."""
+        return self.sign_in.name
+
+    @property
+    def project(self) -> Project:
+        """The project in the address, as the service returns it."""
+        return self.client.projects.get(self.request.path_params["project"])
+
+    @property
+    def mfid(self) -> str:
+        """The MFID in the address. Raises HTTPException (404) if it is invalid."""
+        mfid = str(self.request.path_params["mfid"])
+        if not is_mfid(mfid):
+            raise HTTPException(404)
+        return mfid
+
+    def parameter(self, name: str) -> str | None:
+        """Return a stripped parameter of the query; None if it is missing or empty."""
+        return self.request.query_params.get(name, "").strip() or None
+
+    @property
+    def page(self) -> int:
+        """The page number of a list, by default 1. Raises InputError if it is not a number."""
+        text = self.parameter("page") or "1"
+        if not text.isascii() or not text.isdigit():
+            raise InputError(f"page={text} is not a page number; pages are numbered from 1")
+        return int(text)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The parameters of the query that are not empty."""
+        return {name: value for name, value in self.request.query_params.items() if value.strip()}
+
+
+class ReadingSession(Session):
+    """A session over a reader's client, with the reader's own files instead of the server owner's."""
+
+    is_open_to_all = True  # it tells nothing of this machine but how visible runs ended
+
+    def __init__(self, client: CrucibleClient, folder: Path, data: Path) -> None:
+        super().__init__(Settings(folder, client.api_url, source="the server of these pages"))
+        self._reading, self._data = client, data
+
+    @property
+    def ran_here(self) -> tuple[Journal, Path]:
+        """The server's journal, read without an account, and its data folder; the reader's own if there is none."""
+        path = self._data / "journal.sqlite"
+        if not path.exists():
+            return super().ran_here
+        journal = Journal(path, "", str)
+        self._stack.callback(journal.close)
+        return journal, self._data
+
+    @property
+    def client(self) -> CrucibleClient:
+        """The reader's client, which outlives this session."""
+        return self._reading

@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.web import browsing
-from crucible_lineage.web.reader import Reader, SignIn
+from crucible_lineage.web import views
+from crucible_lineage.web.rendering import Reader, SignIn
 
 
 @pytest.fixture
@@ -43,5 +43,5 @@ def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:
     own = listed[shown["mfid"]]
     assert {key: shown[key] for key in own if key != "results"} == {key: own[key] for key in own if key != "results"}
     by_cli = project.ask("list", "--all", "--csv", "--sort=mfid").stdout.replace("\r", "")
-    by_page = bytes(browsing.datasets_csv(reader("all=1&sort=mfid")).body).decode().replace("\r", "")
+    by_page = bytes(views.datasets_csv(reader("all=1&sort=mfid")).body).decode().replace("\r", "")
     assert by_cli == by_page
