@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from crucible_lineage.client.connection import PAGE, pages
 from crucible_lineage.client.contents import AddedFile, ContentCalls, without_secrets
-from crucible_lineage.client.filters import InstrumentCalls, ListedCalls
+from crucible_lineage.client.filters import InstrumentCalls, ListedCalls, NumberedCalls
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -315,7 +315,7 @@ def _selector(kind: str, name: str) -> dict[str, str]:
     return {f"{kind}_mfid" if is_mfid(name) else f"{kind}_id": name}
 
 
-class DeletionCalls(ListedCalls[DeletionRequest]):
+class DeletionCalls(NumberedCalls[DeletionRequest]):
     """`client.deletions`. `elevated` uses an administrator's rights; for other users the call is refused."""
 
     _collection, _model = "/deletion_requests", DeletionRequest
@@ -325,11 +325,6 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
         action = f"request deletion of {mfid}"
         path = f"/resources/{segment(mfid, 'resource')}/delete"
         return self._connection.record(DeletionRequest, "POST", path, action, params={"reason": reason})
-
-    def get(self, request_id: int) -> DeletionRequest:
-        """Return the current state of the request."""
-        path = f"/deletion_requests/{int(request_id)}"
-        return self._connection.record(DeletionRequest, "GET", path, f"read deletion request {request_id}")
 
     def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
         """Delete the resource permanently. Needs an approved request, or `force` from an administrator."""
@@ -343,7 +338,7 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
         return pages(self._connection, "/deletion_audit", DeletedRecord, "list deleted resources", params, limit)
 
 
-class RequestCalls(ListedCalls[ResultRequest]):
+class RequestCalls(NumberedCalls[ResultRequest]):
     """`client.requests`: requests for results, which an embedded Crucible keeps until a worker answers them."""
 
     _collection, _model = "/requests", ResultRequest
@@ -353,11 +348,6 @@ class RequestCalls(ListedCalls[ResultRequest]):
         path = f"/datasets/{segment(mfid)}/{quote(kind, safe='')}"
         params = {"parameters": json.dumps(parameters)} if parameters else None
         return self._connection.record(ResultRequest, "POST", path, f"request {kind} of {mfid}", params=params)
-
-    def get(self, request_id: int) -> ResultRequest:
-        """Return the current state of the request."""
-        path = f"/requests/{int(request_id)}"
-        return self._connection.record(ResultRequest, "GET", path, f"read request {request_id}")
 
     def answer(self, request_id: int, status: str, results: Sequence[str] = (), reason: str = "") -> ResultRequest:
         """State how a request ended: complete, with the ids of its results, or failed, with the reason."""

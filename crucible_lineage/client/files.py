@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
 from crucible_lineage.client.connection import Connection, is_switched_off, read_answer
-from crucible_lineage.client.filters import ListedCalls
+from crucible_lineage.client.filters import ListedCalls, NumberedCalls
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.client.storage import Storage, Tries, storage_error
 from crucible_lineage.client.uploads import Outgoing, SignedUpload, UploadedFile, upload_resumable
@@ -225,7 +225,7 @@ LONGEST_WAIT_S = 5.0
 CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between the service's clock and ours
 
 
-class IngestionCalls(ListedCalls[IngestionRequest]):
+class IngestionCalls(NumberedCalls[IngestionRequest]):
     """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
 
     _collection, _model = "/ingestion_requests", IngestionRequest
@@ -257,11 +257,6 @@ class IngestionCalls(ListedCalls[IngestionRequest]):
             find_effect=find_effect,
         )
         return answer if isinstance(answer, IngestionRequest) else parse(IngestionRequest, answer, action)
-
-    def get(self, request_id: int) -> IngestionRequest:
-        """Return the current state of the request."""
-        path = f"/ingestion_requests/{int(request_id)}"
-        return self._connection.record(IngestionRequest, "GET", path, f"read ingestion request {request_id}")
 
     def wait(self, request_id: int, *, timeout_s: float = 300.0) -> IngestionRequest:
         """Wait until nobody works on the request any more, and return it; its status says how it ended.

@@ -63,6 +63,16 @@ class ListedCalls(Calls, Generic[Record]):
         return params
 
 
+class NumberedCalls(ListedCalls[Record]):
+    """Calls about requests, which have numbers."""
+
+    def get(self, request_id: int) -> Record:
+        """Return the current state of the request."""
+        kind = self._collection.strip("/").removesuffix("s").replace("_", " ")
+        path = f"{self._collection}/{int(request_id)}"
+        return self._connection.record(self._model, "GET", path, f"read {kind} {request_id}")
+
+
 def _wire_value(name: str, value: object) -> Any:
     """Convert dates and times to ISO 8601 with offset: a date is its whole day, a time without zone is UTC."""
     if isinstance(value, set | frozenset):
