@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import Project, argument, option
 from crucible_lineage.ask.view import existing, own_files
 from crucible_lineage.cli.asking import act
-from crucible_lineage.client.files import local_path
+from crucible_lineage.client.files import is_selected, local_path
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import FAILURE, InputError, LineageError
@@ -93,12 +92,6 @@ class FilesFetched:
     absent: Mapping[str, str]
 
 
-def _is_selected(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether the file's name, or its last part, matches one of the patterns (`*.csv`), or there are none."""
-    last = name.rpartition("/")[2]
-    return not patterns or any(fnmatchcase(name, pattern) or fnmatchcase(last, pattern) for pattern in patterns)
-
-
 def fetch_many(
     session: Session, folders: Mapping[str, Path], patterns: Sequence[str] = (), tell: Tell | None = None
 ) -> list[FilesFetched]:
@@ -109,7 +102,11 @@ def fetch_many(
     """
     listed = dict(zip(folders, in_threads(lambda mfid: list(own_files(session, mfid)), list(folders)), strict=True))
     selected = {
-        mfid: {local_path(folders[mfid], file): file for file in files if _is_selected(file.filename, patterns)}
+        mfid: {
+            local_path(folders[mfid], file): file
+            for file in files
+            if is_selected(file.filename, patterns or None, None)
+        }
         for mfid, files in listed.items()
     }
     if patterns and not any(selected.values()):
