@@ -69,7 +69,7 @@ from crucible_lineage.server.uploads import GivenFile, keep_given
 
 Keyword = Annotated[str, AfterValidator(str.strip), Field(min_length=1, max_length=500)]
 _ATTACHED = "INSERT OR IGNORE INTO keyword (dataset_id, folded, spelling) VALUES (?, ?, ?)"
-Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
+Relationship = Literal["is_derived_from", "is_part_of"]
 
 _COMPONENT = """
     WITH RECURSIVE reached(id) AS (

@@ -151,7 +151,7 @@ CREATE INDEX keyword_dataset ON keyword (folded, dataset_id);
 CREATE TABLE link (                               -- also from a sample to its datasets
     parent_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     child_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
-    relationship_type TEXT CHECK (relationship_type IN ('is_derived_from', 'is_part_of')),
+    relationship_type TEXT,
     PRIMARY KEY (parent_id, child_id),
     CHECK (parent_id <> child_id)
 ) STRICT;
