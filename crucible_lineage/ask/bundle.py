@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -193,8 +194,8 @@ def _bundle_list(
                 "mfid": node.id,
                 "name": node.name,
                 "record": records[node.id].path,
-                "files": [_entry(file) for file in stored[node.id].files],
-                "absent": [{**_entry(file), "why": reason} for file, reason in stored[node.id].absent],
+                "files": [asdict(file) for file in stored[node.id].files],
+                "absent": [{**asdict(file), "why": reason} for file, reason in stored[node.id].absent],
             }
             for node in _datasets(graph)
         ],
@@ -209,10 +210,6 @@ def _bundle_list(
 
 def _datasets(graph: LineageGraph) -> Iterator[Node]:
     return (node for node in graph.nodes.values() if node.kind == "dataset")
-
-
-def _entry(file: StoredFile) -> dict[str, object]:
-    return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 
 def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str) -> Done:

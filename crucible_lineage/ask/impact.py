@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime, time
+from datetime import datetime
 from typing import Annotated, ClassVar
 
-from crucible_lineage.ask.answer import Answer, next_command
+from crucible_lineage.ask.answer import Answer, Done, next_command
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.ask.names import NOT_LISTED, Deletion, deletion_of, find_mfid, find_project
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
@@ -27,8 +27,8 @@ from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.session import Session
+from crucible_lineage.statements.stating import time_given
 from crucible_lineage.text.amounts import amount
-from crucible_lineage.text.times import utc
 
 MOST_NAMED = 10  # alternatives named in errors
 MOST_DEPENDENT = 5
@@ -115,7 +115,7 @@ def _one_cause(
 ) -> None:  # fmt: skip
     if sum(cause is not None for cause in (dataset, file_sha256, code, instrument)) != 1:
         raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
-    _time_option("--since", since, time.min), _time_option("--until", until, time.max)
+    _interval(since, until)
 
 
 @question("impact", announced=BEFORE, check=_one_cause)
@@ -153,22 +153,14 @@ def impact(
     elif code is not None:
         found = code_impact(session, code, within)
     else:
-        first, last = _time_option("--since", since, time.min), _time_option("--until", until, time.max)
+        first, last = _interval(since, until)
         found = instrument_impact(session, str(instrument), within, since=first, until=last)
     return replace(found, every=every)
 
 
-def _time_option(option: str, value: str | None, of_day: time) -> datetime | None:
-    """Return the time in UTC, its default zone; for a date, the time `of_day` on that day."""
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise InputError(f"{option} {value!r} is not a time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
-    if len(value) <= len("2026-03-01"):
-        moment = datetime.combine(moment, of_day)
-    return utc(moment)
+def _interval(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    first = time_given("--since", since) if since else None
+    return first, time_given("--until", until, is_end=True) if until else None
 
 
 def dataset_impact(session: Session, mfid: str) -> RedoList:
@@ -248,14 +240,12 @@ class RequestedDeletion:
     request: int
     made_of_it: tuple[str, ...]
 
-    def __str__(self) -> str:
-        return f"{self.mfid}: deletion requested; made from it and kept: {amount(len(self.made_of_it), 'dataset')}"
 
-
-def request_deletion(session: Session, mfid: str, why: str, *, even_if_used: bool) -> RequestedDeletion:
+def request_deletion(session: Session, mfid: str, why: str, *, even_if_used: bool) -> Done:
     """Request the deletion of a dataset: it is hidden at once, and deleted when an administrator has agreed.
 
-    Raises InputError if something was made from it, unless `even_if_used`, or if its deletion was requested before.
+    Report its number and the datasets made from it. Raises InputError if something was made from it, unless
+    `even_if_used`, or if its deletion was requested before.
     """
     dependent = dataset_impact(session, mfid).redo
     if dependent and not even_if_used:
@@ -265,4 +255,5 @@ def request_deletion(session: Session, mfid: str, why: str, *, even_if_used: boo
     with refused_as_input():
         request = session.client.datasets.delete(mfid, why or None)
     session.mirror.forget([mfid])
-    return RequestedDeletion(mfid, request.id, tuple(dependent))
+    line = f"{mfid}: deletion requested; made from it and kept: {amount(len(dependent), 'dataset')}"
+    return Done(RequestedDeletion(mfid, request.id, dependent), [line])

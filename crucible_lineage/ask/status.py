@@ -288,9 +288,7 @@ def overview(session: Session, project: str | None = None) -> Overview:
     visible = [project.project_id for project in session.client.projects.list()]
     projects = [name for name in visible if project is None or name.casefold() == project.casefold()]
     found = [pipeline for name in projects for pipeline in _of_project(session, name)]
-    declared = {
-        pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in session.journal.pipelines(None)
-    }
+    declared = _declarations(session.journal, None)
     found += [PipelineOverview("", name, {}, None, (todo,)) for name, todo in _unanswered(session, "", declared)]
     return Overview(
         sorted(found, key=lambda pipeline: (not pipeline.todo, pipeline.project.casefold(), pipeline.pipeline))

@@ -230,5 +230,4 @@ def delete_command(
     """
     from crucible_lineage.ask.impact import request_deletion  # other corrections need no graph
 
-    request = request_deletion(session, find_mfid(session, dataset), why, even_if_used=yes)
-    return Done(request, [str(request)])
+    return request_deletion(session, find_mfid(session, dataset), why, even_if_used=yes)

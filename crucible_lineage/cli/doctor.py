@@ -70,7 +70,6 @@ FOLLOWS: Mapping[str, str] = {
     "keywords": "runs are refused: neither results nor statements are found in lists",
     "uploads": "results with files wait for delivery",
     "empty files": "results with an empty file wait for delivery",
-    "files by hash": "`impact` of a file, and renamed files, are not found",
     "file deletion": "files of an interrupted registration stay",
     "modification times": "changes of others are noticed late",
     "statements": "holds do not stop runs of others",

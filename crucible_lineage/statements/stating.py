@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from crucible_lineage.condition import parse_condition
@@ -364,20 +364,24 @@ def certificates_as_of(session: Session, project: str, kind: str | None = None, 
         session.mirror.sync_statements()
     if not as_of:
         return session.mirror.certificates(project, kind)
-    until = utc(moment("--as-of", as_of))
-    with suppress(ValueError):  # of a date, the end of that day in UTC
-        date.fromisoformat(as_of.strip())
-        until += timedelta(days=1)
+    until = time_given("--as-of", as_of, is_end=True)
     active = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
     return counting_certificates(active, project, kind)
 
 
-def moment(option: str, text: str) -> str:
-    """Return a moment in ISO 8601, in UTC. Raises InputError that names the option if the text is not one."""
+def time_given(option: str, text: str, *, is_end: bool = False) -> datetime:
+    """Return the time that an option names: of a date its beginning in UTC, or its end. InputError for other texts."""
     try:
-        return utc(text).astimezone(UTC).isoformat()
+        found = utc(text)
     except ValueError as error:
-        raise InputError(f"{option} {text}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
+        raise InputError(f"{option} {text!r} is not a time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from error
+    is_date = len(text.strip()) <= len("2024-05-10")
+    return found + timedelta(days=1, microseconds=-1) if is_end and is_date else found
+
+
+def moment(option: str, text: str) -> str:
+    """Return the time that an option names in ISO 8601, in UTC."""
+    return time_given(option, text).astimezone(UTC).isoformat()
 
 
 def validity(fields: JsonMapping, since: str, until: str, where: str = "") -> dict[str, object]:
