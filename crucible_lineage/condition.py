@@ -10,9 +10,9 @@ import ast
 import operator
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.text.amounts import is_equal
 

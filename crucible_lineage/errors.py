@@ -34,12 +34,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copyreg import __newobj__  # type: ignore[attr-defined]
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.text.masking import masked_text
 
 MOST_NEAR = 3  # possible words that a message about an unknown one suggests

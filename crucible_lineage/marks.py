@@ -24,11 +24,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.text.times import is_same_value, utc
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final, Literal
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError
 from crucible_lineage.text.times import measured_at
 

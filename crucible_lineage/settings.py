@@ -7,12 +7,12 @@ nano-crucible), name a service. Without them, Crucible is the embedded one in th
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from platformdirs import user_config_dir, user_data_dir
 
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import InputError, nearest
 
 API_PATH = "/api/v3"

@@ -15,11 +15,11 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import Fault, InputError, shown_path
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import DatasetRef, Facts

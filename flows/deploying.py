@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -19,7 +20,6 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
 from pydantic import ValidationError
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import Fault, InputError, RunError
 from crucible_lineage.flows.pipelines import reaching_prefect, run_pipeline
 from crucible_lineage.json_types import JsonObject

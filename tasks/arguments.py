@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 from prefect.blocks.core import Block, BlockNotSavedError
 from prefect.futures import PrefectFuture
 
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid

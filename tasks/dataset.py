@@ -9,12 +9,12 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import UNKNOWN_INPUTS

@@ -21,12 +21,12 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect.context import TaskRunContext
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.json_types import JsonMapping, JsonObject

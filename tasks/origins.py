@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from crucible_lineage.dataclass import dataclass, is_dataclass
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.values import plain_digest

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from contextvars import Context, ContextVar, copy_context
 from copy import copy
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,6 @@ from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
 
 from crucible_lineage.core.journal import MADE, ResultRow
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
 from crucible_lineage.machine.opened import watch_files
 from crucible_lineage.pipeline.declare.inputs import FileInput

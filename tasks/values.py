@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -24,7 +25,6 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from crucible_lineage.dataclass import dataclass, field, fields, is_dataclass, replace
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.machine.opened import names_file

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import click
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import FAILURE
 from crucible_lineage.json_types import JsonObject, json_of, object_of
 from crucible_lineage.lineage.labels import plain, value_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Annotated, ClassVar
@@ -16,7 +17,6 @@ from crucible_lineage.ask.question import BEFORE, NOT_PAGE, Overrides, Projects,
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.compare import Change, Difference, diff, returned_changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -12,7 +13,6 @@ from crucible_lineage.ask.answer import Answer, Done, next_command
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.ask.names import NOT_LISTED, Deletion, deletion_of, find_mfid, find_project
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import InputError, refused_as_input, shortened
 from crucible_lineage.lineage.compare import (
     Impact,

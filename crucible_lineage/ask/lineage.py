@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Self
@@ -12,7 +13,6 @@ from crucible_lineage.ask.answer import Answer, Done
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import COMMAND, HERE, Projects, argument, option, question
 from crucible_lineage.ask.runs import find_run
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cached_property, partial
 from operator import attrgetter
@@ -18,7 +19,6 @@ from crucible_lineage.ask.question import BEFORE, ELSEWHERE, Pipeline, Project, 
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.tables import Summary
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject, json_of
 from crucible_lineage.lineage.labels import value_text

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.tables import Snapshot, Summary
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import (
     MOST_NEAR,
     ForbiddenError,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Coloured, next_command
 from crucible_lineage.ask.question import AFTER, NOT_PAGE, Overrides, argument, option, question, read_pair
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.declare.inputs import located

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from keyword import iskeyword
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.session import Session

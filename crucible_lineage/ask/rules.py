@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,6 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import DeletedRecord, DeletionRequest, FileRecord, IngestionRequest
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Snapshot, summary_of
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import ForbiddenError, NotFoundError, shortened
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping

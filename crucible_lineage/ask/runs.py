@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,6 @@ from crucible_lineage.core.folders import is_in_use
 from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal, ResultRow
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.lineage.records import prefect_ids

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -27,7 +28,6 @@ from crucible_lineage.ask.runs import (
 )
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import COMPLETE, UNDER_WAY, Failure, Journal, RequestRow, ResultRow
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.json_types import JsonMapping, object_of
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -22,7 +23,6 @@ from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pip
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Summary, summary_of
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.labels import csv_text

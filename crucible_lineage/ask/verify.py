@@ -10,6 +10,7 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Coloured
@@ -29,7 +30,6 @@ from crucible_lineage.ask.rules import (
 )
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, no_project
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping, text

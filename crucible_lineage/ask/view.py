@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Annotated, ClassVar
@@ -14,7 +15,6 @@ from crucible_lineage.ask.question import AFTER, OneProject, argument, option, q
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset, FileRecord
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, object_of, text
 from crucible_lineage.lineage.labels import first_lines, value_text

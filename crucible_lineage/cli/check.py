@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -13,7 +14,6 @@ import click
 from crucible_lineage.ask.answer import Coloured, Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act, chosen_settings, open_session
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import BAD_INPUT, CrucibleError, Fault, InputError
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.declare.inputs import located

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,6 @@ from crucible_lineage.ask.view import existing, own_files
 from crucible_lineage.cli.asking import act
 from crucible_lineage.client.files import is_selected, local_path
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import FAILURE, InputError, LineageError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import INCOMPLETE, SUPERSEDED

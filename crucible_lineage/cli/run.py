@@ -15,7 +15,7 @@ from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, hold_in, notes_
 from crucible_lineage.ask.question import BEFORE, Overrides, Project, argument, option
 from crucible_lineage.ask.runs import damaged_lines, unread_lines, waiting_lines
 from crucible_lineage.cli.asking import PATIENCE, Jobs, Patience, act, announce
-from crucible_lineage.cli.engines import AUTO, LOCAL, PREFECT, engine_entry, run_with_engine
+from crucible_lineage.cli.engines import AUTO, PREFECT, engine_entry, run_with_engine
 from crucible_lineage.cli.printing import ProgressDisplay, print_line, terminal_width, wants_json, warn
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.core.datasets import fetch_datasets
@@ -78,7 +78,7 @@ def run_command(
     here, 4 if nothing but a hold or a missing signature stopped a step or doubts a result, 130 if the run was stopped
     by Ctrl-C or SIGTERM.
     """
-    if engine not in (AUTO, PREFECT, LOCAL):
+    if engine not in (AUTO, PREFECT):
         engine_entry(engine)  # refuse an unknown one before anything else
     if not quiet:
         announce(session)

@@ -8,7 +8,7 @@ if "httpx" not in sys.modules:
                if name not in sys.modules]  # fmt: skip
     sys.modules.update(dict.fromkeys(_unused))  # type: ignore[arg-type]  # httpx works if these fail to import
     try:
-        import httpcore  # noqa: F401
+        import httpcore  # noqa: F401  (httpx imports it for its first client only)
         import httpx  # noqa: F401
     finally:
         for _name in _unused:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -23,7 +24,6 @@ import httpx
 
 from crucible_lineage.client.models import ReceivedModel
 from crucible_lineage.client.wire import Params, json_bytes, parse, parse_all
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import (
     CertificateError,
     ConflictError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,6 @@ from crucible_lineage.client.files import FileCalls, IngestionCalls, is_selected
 from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword, Metadata, SearchHit, Thumbnail
 from crucible_lineage.client.uploads import UploadedFile
 from crucible_lineage.client.wire import parse, parse_all, segment
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.pictures import save_picture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import quote
@@ -23,7 +24,6 @@ from crucible_lineage.client.models import (
     ResultRequest,
 )
 from crucible_lineage.client.wire import parse_all, segment, to_send
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject

@@ -16,7 +16,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.machine.process import PlainModel
 from crucible_lineage.marks import correct, is_own, settled
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.text.times import utc
@@ -39,7 +38,7 @@ Mfid = Annotated[str, AfterValidator(_mfid)]
 Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text after validation
 
 
-class ReceivedModel(PlainModel, BaseModel):
+class ReceivedModel(BaseModel):
     """Base of answers: unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
@@ -303,7 +302,7 @@ class Profile(Person):
     capabilities: dict[str, bool | None] = Field(default_factory=dict)
 
 
-class SentModel(PlainModel, BaseModel):
+class SentModel(BaseModel):
     """Base of requests: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

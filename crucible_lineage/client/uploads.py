@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from crucible_lineage.client.connection import COMPLETE_S, Connection
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.storage import Storage, Tries, storage_error
 from crucible_lineage.client.wire import parse, quoted
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.process import in_threads

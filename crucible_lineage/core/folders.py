@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 from crucible_lineage.machine.checksums import FileChecksums, file_sha256, require_unchanged
 from crucible_lineage.machine.disk import (

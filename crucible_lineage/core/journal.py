@@ -16,12 +16,12 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.marks import SLOTS_KEY, moment_of, slots_in, slots_mark
 
 MAX_SCOPE_CHARACTERS = 200  # a longer scope is shortened and identified by its hash

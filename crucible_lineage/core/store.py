@@ -6,13 +6,12 @@ It is only a cache: Crucible has the truth, and deleting the store costs nothing
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.checksums import FileChecksums, scan_file, sealed, stamp, stamp_if_present, unsealed

@@ -7,12 +7,12 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
-from crucible_lineage.dataclass import dataclass, field, fields
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.records import (
     activity_code,

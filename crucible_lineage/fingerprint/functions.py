@@ -11,13 +11,13 @@ import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.util import resolve_name
 from types import FrameType
 from typing import Any, NoReturn
 
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.fingerprint.source import (
     Chain,
     FunctionNode,

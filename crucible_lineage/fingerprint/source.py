@@ -14,11 +14,10 @@ import sysconfig
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-
-from crucible_lineage.dataclass import dataclass
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Chain = tuple[str, ...]  # `np.linalg.norm` as ("np", "linalg", "norm")

@@ -14,9 +14,9 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.functions import (
     Context,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import networkx
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.ids import is_mfid, is_timed, mfid_time
 from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.graph import LineageGraph

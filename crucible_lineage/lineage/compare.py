@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import networkx
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonObject, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.ids import is_orcid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain

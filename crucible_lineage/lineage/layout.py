@@ -6,11 +6,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 
 import networkx
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.lineage.view import MOST_BOXES
 
 Point = tuple[float, float]

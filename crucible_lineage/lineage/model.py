@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.refs import DERIVED
 from crucible_lineage.statements.statements import Doubt

@@ -15,10 +15,10 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import EMBEDDED_USER, canonical_json, is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text

@@ -10,9 +10,9 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, is_complete

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from xml.sax.saxutils import escape
 
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (

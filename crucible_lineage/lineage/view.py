@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import networkx
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (

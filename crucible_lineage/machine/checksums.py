@@ -8,11 +8,10 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 

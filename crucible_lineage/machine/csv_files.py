@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-
-from crucible_lineage.dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.text.masking import is_key_file
 

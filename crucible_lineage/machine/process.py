@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from types import ModuleType, SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,34 +52,6 @@ def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     with ThreadPoolExecutor(min(len(items), REQUESTS_AT_ONCE), thread_name_prefix="ask") as pool:
         futures = [pool.submit(copy_context().run, work, item) for item in items]
     return [future.result() for future in futures]
-
-
-_building = threading.RLock()
-_PLUGINS = "pydantic.plugin._loader"
-
-
-@contextmanager
-def without_plugins() -> Iterator[None]:
-    """Let pydantic build models without plugins: to look for them in all installed packages takes longer than that."""
-    with _building:
-        loader = sys.modules.get(_PLUGINS)
-        sys.modules[_PLUGINS] = cast("ModuleType", SimpleNamespace(get_plugins=tuple))
-        try:
-            yield
-        finally:
-            del sys.modules[_PLUGINS]
-            if loader:
-                sys.modules[_PLUGINS] = loader
-
-
-class PlainModel:
-    """Mixin of models that are built without plugins."""
-
-    @classmethod
-    def model_rebuild(cls, **options: Any) -> bool | None:
-        """Build the model."""
-        with without_plugins():
-            return cast("bool | None", super().model_rebuild(**options))  # type: ignore[misc]
 
 
 @contextmanager

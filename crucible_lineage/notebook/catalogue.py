@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from os import PathLike
@@ -22,7 +23,6 @@ from crucible_lineage.ask.listing import Listing
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import MODULES, NOTEBOOK, Question, find_question
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError, RunError, nearest
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import DOUBTFUL

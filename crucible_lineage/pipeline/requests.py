@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any
@@ -18,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.core.journal import COMPLETE, RequestRow
-from crucible_lineage.dataclass import replace
 from crucible_lineage.errors import (
     TRANSIENT,
     InputError,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ import networkx
 
 from crucible_lineage.core.datasets import no_project, visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword, slot
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import executions

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.pipeline import StepSpec

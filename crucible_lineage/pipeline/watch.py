@@ -12,11 +12,11 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crucible_lineage.client.models import Dataset, IngestionRequest
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import (
     ForbiddenError,
     InputError,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id, youngest
 from crucible_lineage.json_types import JsonMapping, JsonObject

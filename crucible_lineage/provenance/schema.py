@@ -26,7 +26,6 @@ from pydantic import (
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.machine.process import PlainModel, without_plugins
 from crucible_lineage.provenance.recipe import recipe_sha256
 from crucible_lineage.refs import FileRef
 
@@ -44,7 +43,7 @@ Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterV
 Hashes = dict[str, Sha256]
 
 
-class RecordPart(PlainModel, BaseModel):
+class RecordPart(BaseModel):
     """Base of the record and its parts. They are frozen, and keep unknown keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -459,8 +458,7 @@ def _kind(record: object) -> str:
 
 
 Record = Annotated[Annotated[StepRecord, Tag("step")] | Annotated[FilesRecord, Tag("files")], Discriminator(_kind)]
-with without_plugins():
-    _ADAPTER: TypeAdapter[StepRecord | FilesRecord] = TypeAdapter(Record)
+_ADAPTER: TypeAdapter[StepRecord | FilesRecord] = TypeAdapter(Record)
 
 
 def parse_record(document: Any, *, unknown: Literal["allow", "forbid"] = "allow") -> StepRecord | FilesRecord | str:

@@ -37,11 +37,11 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import returned_values

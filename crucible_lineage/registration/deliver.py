@@ -15,11 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, OVERTAKEN, REFUSED, ResultRow
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,

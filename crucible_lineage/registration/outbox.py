@@ -16,11 +16,11 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from crucible_lineage.core.journal import DELIVERED, FAILED, MADE, REFUSED, Journal, ResultRow
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import (

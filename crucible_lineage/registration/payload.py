@@ -16,12 +16,12 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.journal import MADE, ResultRow
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import FileChecksums, scan_file

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.core.slots import SlotClaim, slots_of
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,

@@ -12,12 +12,12 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.slots import slots_to_json
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,

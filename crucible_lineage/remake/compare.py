@@ -17,11 +17,10 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from crucible_lineage.dataclass import dataclass
 
 IDENTICAL, WITHIN, ALIKE = "identical", "numbers within tolerance", "picture alike"
 DIFFERS, MISSING, NEW = "differs", "not made", "not recorded"

@@ -11,11 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.provenance.environment import VARIABLES
 from crucible_lineage.remake import confine

@@ -14,12 +14,12 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.graph import executions

@@ -10,11 +10,11 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import visible_dataset
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import ChecksumError, InputError, shortened
 from crucible_lineage.lineage import verify_bundle
 from crucible_lineage.lineage.model import CURRENT

@@ -14,10 +14,10 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.server.database import DataFolder, connect, open_database
 from crucible_lineage.server.schema import require_undamaged
 from crucible_lineage.server.storage import digest_of, flush_folder

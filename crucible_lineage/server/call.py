@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -15,7 +16,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.server.database import PREFIX, REVISION, Database, JsonObject, Transaction, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
 from crucible_lineage.server.resources import VIEWER, Caller, require, role_on

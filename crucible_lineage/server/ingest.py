@@ -17,11 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.server import readers
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.readers import Found

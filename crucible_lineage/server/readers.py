@@ -15,12 +15,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.server.database import JsonObject
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.server.database import JsonObject, Transaction, now
 from crucible_lineage.server.http import Refusal, invalid

@@ -6,6 +6,7 @@ In each slot, the newest run that relied on a result made it current. What peopl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, pipeline_keyword, slots_of, slots_stated
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.lineage.model import CURRENT, INCOMPLETE, RAW, SUPERSEDED
 from crucible_lineage.marks import order_of_claims
 

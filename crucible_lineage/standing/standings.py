@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.tables import EVERYTHING, Snapshot, Summary, summary_of
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, WITHDRAWN

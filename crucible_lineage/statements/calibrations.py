@@ -11,12 +11,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate, islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from crucible_lineage.condition import parse_condition
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, shortened
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.lineage.labels import plain_lines

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.tables import Summary
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.json_types import object_of
 from crucible_lineage.refs import DatasetRef

@@ -8,10 +8,10 @@ steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 from crucible_lineage.core.journal import Failure
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import FAIL, About, Statement, in_force

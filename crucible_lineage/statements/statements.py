@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, has_derived_id
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping

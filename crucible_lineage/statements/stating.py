@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping, object_of

@@ -10,6 +10,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, is_dataclass
 from datetime import UTC
 from functools import cache
 from importlib.resources import files
@@ -26,7 +27,6 @@ from starlette.responses import HTMLResponse, Response
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Project
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.dataclass import dataclass, is_dataclass
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id

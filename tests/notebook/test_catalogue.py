@@ -34,7 +34,8 @@ def test_importing_the_package_is_cheap() -> None:
         "import sys, crucible_lineage as cl; assert 'connect' in dir(cl);"
         "heavy = {'pandas', 'numpy', 'httpx', 'pydantic', 'prefect', 'networkx', 'starlette'};"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys();"
-        "cl.connect; assert 'prefect' not in sys.modules"
+        "cl.connect; assert 'prefect' not in sys.modules;"
+        "import crucible_lineage.client, httpx; httpx.Client(); assert not {'h2', 'httpx._main'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

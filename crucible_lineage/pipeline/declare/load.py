@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.ids import PROJECT_ID_RULE, canonical_json, is_project_id
 from crucible_lineage.json_types import JsonMapping, JsonObject

@@ -20,11 +20,10 @@ from pydantic.json_schema import SkipJsonSchema
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.machine.process import PlainModel
 from crucible_lineage.text.times import LENGTH, seconds_in
 
 
-class DeclaredModel(PlainModel, BaseModel):
+class DeclaredModel(BaseModel):
     """Base of the declaration models: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.json_types import JsonObject
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import value_of
 from crucible_lineage.pipeline.declare.pipeline import filled

@@ -16,10 +16,10 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import InputError, nearest, nearest_word
 from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import NIGHT, FileInput

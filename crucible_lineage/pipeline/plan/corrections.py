@@ -10,12 +10,12 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import visible_dataset
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import ForbiddenError, InputError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import fields_of, value_of
 from crucible_lineage.marks import METADATA_PREFIX

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 
 from crucible_lineage.core.slots import slot
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import shared, value_of, values_of

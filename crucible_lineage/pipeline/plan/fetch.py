@@ -11,10 +11,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, RefusedError
 from crucible_lineage.machine.checksums import FileChecksums, Scan, crc32c_text, file_sha256
 from crucible_lineage.machine.process import traffic
@@ -72,8 +73,6 @@ class FileSource(Protocol):
 
 def source_fault(name: str) -> str:
     """Return why files at this address cannot be read here; empty if they can."""
-    from importlib.metadata import entry_points  # which few plans should pay
-
     scheme = name.partition("://")[0]
     known = sorted(entry_points(group=GROUP).names)
     return "" if scheme in known else f"{name}: nothing here reads {scheme}://; possible: {', '.join(known) or 'none'}"
@@ -82,8 +81,6 @@ def source_fault(name: str) -> str:
 @functools.cache
 def open_source(scheme: str, block: str | None) -> FileSource:
     """Return this process's source of such files. Raises InputError if there is none, or a package is missing."""
-    from importlib.metadata import entry_points
-
     for found in entry_points(group=GROUP, name=scheme):
         try:
             opened: FileSource = found.load()(block)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
 from crucible_lineage.ids import has_derived_id, is_timed, require_mfid, time_bits
 from crucible_lineage.pipeline.declare.inputs import FileInput

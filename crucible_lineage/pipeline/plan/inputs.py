@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +13,6 @@ from zoneinfo import ZoneInfo
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import slots_of
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError, shortened
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED

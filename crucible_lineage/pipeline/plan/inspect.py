@@ -15,7 +15,9 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from importlib import metadata
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage import __version__
 from crucible_lineage.core.store import Store
-from crucible_lineage.dataclass import dataclass, field, fields, replace
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word, shown_path
 from crucible_lineage.fingerprint.functions import EndedError, contained
 from crucible_lineage.fingerprint.source import is_first_party
@@ -216,7 +217,7 @@ def _inspection(step: Step[..., Any], uses: str, params: JsonObject, fingerprint
         params=params,
         fingerprint=fingerprint.digest if step.version is None else f"version:{step.version}",
         not_covered=fingerprint.not_covered,
-        packages={name: _version(name) for name in sorted(step.packages)},
+        packages={name: metadata.version(name) for name in sorted(step.packages)},
         reached_packages=fingerprint.packages,
         source=fingerprint.source,
         pieces=dict(fingerprint.pieces),
@@ -283,8 +284,6 @@ def _import_fault(module: str, error: Exception) -> Fault:
     frames = [frame for frame in frames if Path(frame.filename) not in _OWN_FRAMES]
     message = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        from importlib import metadata  # which few plans should pay
-
         near = nearest_word(error.name, (*sys.stdlib_module_names, *metadata.packages_distributions()))
         remedy = f"did you mean {near!r}?" if near else f"install it for {sys.executable}, or correct the name"
         message = f"module {module!r} cannot be imported: no module {error.name!r} is installed; {remedy}"
@@ -294,16 +293,6 @@ def _import_fault(module: str, error: Exception) -> Fault:
     return Fault(f"{message} ({frame.line})" if frame.line else message, shown_path(frame.filename), frame.lineno)
 
 
-def _version(package: str) -> str:
-    """Return the version of a distribution; empty if it is not installed."""
-    from importlib import metadata  # few steps name packages
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 _OWN_FRAMES = {Path(__file__), Path(importlib.__file__)}
 
 
@@ -311,8 +300,12 @@ def checked_params(
     step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
     """Return all parameters in canonical form, secrets as digests. Raises InputError with all faults."""
-    faults = [Fault(f"step {step.name!r} lists the package {package!r}, which is not installed")
-              for package in sorted(step.packages) if not _version(package)]  # fmt: skip
+    faults = []
+    for package in sorted(step.packages):
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            faults.append(Fault(f"step {step.name!r} lists the package {package!r}, which is not installed"))
     try:
         checked = canonical_params(validated_params(step, given, pending), step)
         faults += secret_faults(step.name, checked)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.records import value_of
 from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, ResultInput

@@ -7,10 +7,10 @@ first. For "either", a group with members on both sides of another row is at dis
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import value_of

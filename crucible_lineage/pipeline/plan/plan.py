@@ -6,12 +6,12 @@ The plan of a step is also the job that an engine executes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
-from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import Fault, InputError, shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED

@@ -24,12 +24,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from types import CodeType, TracebackType
 from typing import Any, TextIO
 
-from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import shortened
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.json_types import JsonMapping, JsonObject

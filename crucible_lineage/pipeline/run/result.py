@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
 from crucible_lineage.core import journal as rows
 from crucible_lineage.core.journal import ResultRow
-from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
 from crucible_lineage.pipeline.job.job import Outcome, StepState
