@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
+
+import uvicorn.server
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.server.running import Serving
@@ -17,6 +21,9 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
 START_TIMEOUT_S = 30.0
+
+# Uvicorn looks ten times a second whether it is to end, and then waits as long again: for hundreds of tests, minutes.
+vars(uvicorn.server)["asyncio"] = SimpleNamespace(**{**vars(asyncio), "sleep": lambda s: asyncio.sleep(s / 5)})
 
 
 class RunningServer(AbstractContextManager["RunningServer"]):
