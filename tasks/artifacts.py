@@ -114,28 +114,24 @@ def tell_made(
     outputs: Mapping[str, DatasetRef | NewDataset],
     task_run_id: str | None = None,
 ) -> None:
-    """Emit events for a step that was made and its datasets, each an asset derived from its parents.
+    """Emit an event for each dataset of a step that was made: an asset derived from its parents, made by the step.
 
     A task run that has ended is named by its id; Prefect itself relates events to the current one.
     """
-    parents = list(dict.fromkeys(used))[:MOST_RELATED]
-    made = [dataset.mfid for dataset in outputs.values()]
-    related = {
-        **{dataset_resource_id(mfid): "input" for mfid in parents},
-        **{dataset_resource_id(mfid): "output" for mfid in made},
-        **({f"prefect.task-run.{task_run_id}": "task-run"} if task_run_id else {}),
-    }
-    emit_event(
-        "crucible.step.materialized",
-        resource=step_resource(pipeline, project, step),
-        related=[{"prefect.resource.id": name, "prefect.resource.role": role} for name, role in related.items()],
-    )
+    made_by = [{**step_resource(pipeline, project, step), "prefect.resource.role": "step"}]
+    if task_run_id:
+        made_by.append({"prefect.resource.id": f"prefect.task-run.{task_run_id}", "prefect.resource.role": "task-run"})
     for output, dataset in outputs.items():
         payload = {"project": project, "pipeline": pipeline, "step": step, "output": output}
-        tell_asset(dataset, parents, payload)
+        tell_asset(dataset, list(dict.fromkeys(used)), payload, made_by)
 
 
-def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], payload: Mapping[str, str]) -> None:
+def tell_asset(
+    dataset: DatasetRef | NewDataset,
+    parents: Sequence[str],
+    payload: Mapping[str, str],
+    made_by: Sequence[dict[str, str]] = (),
+) -> None:
     """Emit the event that a dataset was made, as an asset derived from its parents."""
     asset = Asset(key=f"{ASSET}{dataset.mfid}", properties=AssetProperties(name=dataset.name[:200]))
     emit_event(
@@ -144,6 +140,7 @@ def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], payload
         related=[
             *(AssetContext.asset_as_related(Asset(key=f"{ASSET}{parent}")) for parent in parents[:MOST_RELATED]),
             AssetContext.related_materialized_by("crucible-lineage"),
+            *made_by,
         ],
         payload=dict(payload),
     )

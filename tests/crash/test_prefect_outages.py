@@ -108,8 +108,8 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     name = branches.read_text().split("\n")[1].removeprefix("pipeline: ")
 
     def told() -> list[str]:
-        events = prefect.events("crucible.step.materialized", lambda event: event["resource"].get("pipeline") == name)
-        return sorted(event["resource"]["prefect.resource.name"] for event in events)
+        events = prefect.events("prefect.asset", lambda event: event["payload"].get("pipeline") == name)
+        return sorted(event["payload"]["step"] for event in events)
 
     away.away_after("POST", "/children/")
     first = flow.run(0)
@@ -126,7 +126,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     again = flow.run(30)
     assert (again["state"], again["executed"]) == ("Completed", []), again
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
-    eventually(lambda: told() == ["one", "parts", "three", "two"])
+    eventually(lambda: told() == ["one", "parts", "parts", "three", "two"])
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
         assert [state["status"] for state in state_of(session).values()] == ["complete"] * 6
 

@@ -231,16 +231,12 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     assert not set(again) & set(watched.stdout.splitlines()[1:]), "each is reported once"
     eventually(lambda: [run["state_type"] for run in prefect.runs(deployment["id"], "AUTOMATION")] == ["COMPLETED"])
     assert list(results().values()) == [[3]]
-    (step,) = eventually(
-        lambda: prefect.events("crucible.step", lambda event: event["resource"].get("pipeline") == name)
-    )
-    assert step["event"] == "crucible.step.materialized"
     (asset,) = eventually(
         lambda: prefect.events("prefect.asset", lambda event: event["payload"].get("pipeline") == name)
     )
     assert asset["event"] == "prefect.asset.materialization.succeeded"
-    outputs = [part["prefect.resource.id"] for part in step["related"] if part["prefect.resource.role"] == "output"]
-    assert asset["resource"]["prefect.resource.id"].rpartition("/")[2] == outputs[0].rpartition(".")[2]
+    (step,) = [part for part in asset["related"] if part["prefect.resource.role"] == "step"]
+    assert step["prefect.resource.id"] == f"crucible.step.{name}.scaled"
     assert len(prefect.runs(deployment["id"], "AUTOMATION")) == 1
 
 
