@@ -381,8 +381,11 @@ class Journal:
         return row[0] if row else None
 
     def result_counts(self) -> list[tuple[str, str, int]]:
-        """Count the results by project and state."""
-        return self.database.rows("SELECT project, state, count(*) FROM result GROUP BY 1, 2 ORDER BY 1, 2")
+        """Count the results by project and state, without what no step made, which is listed under its id."""
+        return self.database.rows(
+            "SELECT project, state, count(*) FROM result WHERE NOT instr(outputs, '\"' || name || '\":')"
+            " GROUP BY 1, 2 ORDER BY 1, 2"
+        )
 
     def pipelines(self, project: str | None = None) -> list[JsonObject]:
         """Return the pipelines that ran here; several `declarations` mean that two pipelines share a name."""

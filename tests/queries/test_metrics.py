@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ALERTS = Path(__file__).parents[2] / "deployments" / "prometheus-alerts.yaml"
@@ -26,6 +27,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
+@pytest.mark.usefixtures("keeping")  # source and environment of a step are no results
 def test_runs_results_failures_and_waiting_results_are_counted(lab: Any, data: Path, command: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
     text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
