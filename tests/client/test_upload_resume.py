@@ -91,12 +91,13 @@ def test_an_unfinished_replacement_continues_only_on_request(
     keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
 ) -> None:
     first = keeper.files.upload(dsid, movie).file
-    movie.write_bytes(b"recalibrated")
+    recalibrated = movie.read_bytes()[::-1]  # of several parts: the session is remembered
+    movie.write_bytes(recalibrated)
     stub.fault("POST", "/complete", "cut", times=2)
     with pytest.raises(UnreachableError):
         keeper.files.upload(dsid, movie, replace=True)
     with pytest.raises(FileConflictError):
         keeper.files.upload(dsid, movie)
-    assert stub.contents[first.mfid] != b"recalibrated"
+    assert stub.contents[first.mfid] != recalibrated
     keeper.files.upload(dsid, movie, replace=True)
-    assert stub.contents[first.mfid] == b"recalibrated"
+    assert stub.contents[first.mfid] == recalibrated

@@ -216,6 +216,24 @@ def test_a_waiting_result_is_dropped_and_reported_when_its_parent_is_made_again_
     assert machine.outbox.all(again=True) == []
 
 
+def test_what_was_begun_is_deleted_when_its_parent_gets_other_bytes_meanwhile(machines: Any) -> None:
+    machine, other = machines(), machines()
+    old, anew = dataset(machine.data / "old", "one", "1.0"), dataset(other.data, "one", "1.1")
+    register_output(other.client, old, "another machine")
+    child = machine.put("child", "2", old)
+
+    def replaced(request: httpx.Request) -> None:
+        if machine.wire.asked[-1] == "POST /datasets":
+            other.client.files.upload(old.mfid, anew.files[0].path, filename="out.txt", replace=True)
+
+    machine.wire.fail = replaced
+    with machine.delivering() as deliverer:
+        assert deliverer.drain(30.0)
+    assert machine.ended(DROPPED) == {child.mfid}
+    requests = machine.session.client.datasets.get(child.mfid).deletion_request
+    assert requests and "another registration" in str(requests["reason"])
+
+
 def test_a_result_with_a_missing_parent_is_reported_kept_and_sent_later(machines: Any) -> None:
     machine = machines()
     parent = dataset(machine.data / "parent", "parent", "1")
