@@ -182,20 +182,6 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """The first value of `look()` that is true. Asks again until `seconds` are over."""
-
-    def ask(look: Callable[[], Any], seconds: float = 240) -> Any:
-        end = time.monotonic() + seconds
-        while not (found := look()):
-            assert time.monotonic() < end, "it did not happen"
-            time.sleep(0.3)
-        return found
-
-    return ask
-
-
-@pytest.fixture
 def spectrum(tmp_path: Path) -> Path:
     """A small table as it comes from the field: a header, and two columns."""
     path = tmp_path / "polystyrene.txt"

@@ -21,6 +21,7 @@ from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import eventually
 from tests.serving import RunningServer
 
 PAIRS = """
@@ -135,7 +136,7 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
 
 
 def test_what_is_delivered_before_its_step_has_ended_counts_as_another_machine_registered_it(
-    pairs: Path, machine: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, eventually: Any
+    pairs: Path, machine: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = Deliverer.add
 

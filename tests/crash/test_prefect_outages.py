@@ -13,6 +13,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.crash.conftest import COUNT
+from tests.eventually import eventually
 from tests.nights import by_night
 from tests.serving import RunningServer
 from tests.warm import WarmPython
@@ -103,7 +104,6 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     service: RunningServer,
     tmp_path: Path,
     state_of: Any,
-    eventually: Any,
 ) -> None:
     name = branches.read_text().split("\n")[1].removeprefix("pipeline: ")
 
@@ -139,7 +139,6 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
     service: RunningServer,
     tmp_path: Path,
     state_of: Any,
-    eventually: Any,
 ) -> None:
     calls = branches.parent / "calls"
     away.away_after("POST", "/children/")

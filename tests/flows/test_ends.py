@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.eventually import eventually
 from tests.nights import NIGHTLY, share
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
@@ -87,14 +88,6 @@ def declare(lab: Any) -> Callable[[str], Path]:
     return declared
 
 
-def awaited(look: Callable[[], Any], seconds: float) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-    return found
-
-
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
@@ -105,12 +98,12 @@ def is_gone(pid: int) -> bool:
 def pids(folder: Path) -> list[int]:
     """Return the ids of the step's process and its fork, once they exist."""
     files = [folder / name for name in ("pid", "daemon")]
-    awaited(lambda: all(file.exists() and file.read_text() for file in files), 120)
+    eventually(lambda: all(file.exists() and file.read_text() for file in files), 120)
     return [int(file.read_text()) for file in files]
 
 
 def seconds_until_gone(processes: list[int], since: float) -> float:
-    awaited(lambda: all(map(is_gone, processes)), WITHIN_S)
+    eventually(lambda: all(map(is_gone, processes)), WITHIN_S)
     return time.monotonic() - since
 
 
@@ -155,7 +148,6 @@ def test_what_a_worker_runs_ends_with_it(
     how: str,
     kind: str,
     tmp_path: Path,
-    eventually: Any,
     warm_python: Any,
 ) -> None:
     path = declare(kind)

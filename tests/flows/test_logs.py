@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tests.eventually import eventually
+
 RUN = """
 import json, sys
 from crucible_lineage.flows.pipelines import run_pipeline
@@ -29,7 +31,7 @@ def talks(counts: Path, *, token: SecretStr, out: Path) -> None:
 """
 
 
-def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, prefect: Any, eventually: Any) -> None:
+def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, prefect: Any) -> None:
     lab.file(f"{lab.module}_talks.py", TALKS)
     path = lab.declare(
         f"""
@@ -80,7 +82,7 @@ def waits(counts: Path, *, out: Path) -> None:
 
 
 def test_what_a_step_prints_is_seen_while_it_runs(
-    lab: Any, data: Path, prefect: Any, eventually: Any, warm_python: Any, tmp_path: Path
+    lab: Any, data: Path, prefect: Any, warm_python: Any, tmp_path: Path
 ) -> None:
     lab.file(f"{lab.module}_waits.py", WAITS)
     path = lab.declare(

@@ -18,6 +18,7 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import eventually
 from tests.nights import by_night
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +150,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @by_night("a server of its own")
 @pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
 def test_the_prefect_server_of_a_run_that_is_killed_ends_too(
-    tmp_path: Path, eventually: Any, prefect: Any, prefect_database: Path
+    tmp_path: Path, prefect: Any, prefect_database: Path
 ) -> None:
     shutil.copyfile(prefect_database, tmp_path / "prefect.db")
     run = subprocess.run(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.folders import MARK, runs
+from tests.eventually import eventually
 
 RERUN = """
 import json, sys
@@ -35,7 +36,7 @@ def test_what_is_stale_is_made_again_without_its_declaration(lab: Any, data: Pat
     assert later["datasets"]["total"] != first["total"]
 
 
-def test_a_step_that_fails_again_is_an_event(lab: Any, data: Path, command: Any, prefect: Any, eventually: Any) -> None:
+def test_a_step_that_fails_again_is_an_event(lab: Any, data: Path, command: Any, prefect: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local", "--json").returncode == 0
     module = lab.folder / f"{lab.module}.py"
     module.write_text(module.read_text().replace("float(line) * factor for", "float(line) / 0 for"))

@@ -33,6 +33,7 @@ from crucible_lineage.registration.queue import DROPPED
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import eventually
 from tests.serving import RunningServer, start_server
 
 NOW = "2026-01-01T00:00:00+00:00"
@@ -230,8 +231,8 @@ def test_what_was_begun_is_deleted_when_its_parent_gets_other_bytes_meanwhile(ma
     with machine.delivering() as deliverer:
         assert deliverer.drain(30.0)
     assert machine.ended(DROPPED) == {child.mfid}
-    requests = machine.session.client.datasets.get(child.mfid).deletion_request
-    assert requests and "another registration" in str(requests["reason"])
+    request = machine.session.client.datasets.get(child.mfid).deletion_request
+    assert "another registration" in str(request and request["reason"])
 
 
 def test_a_result_with_a_missing_parent_is_reported_kept_and_sent_later(machines: Any) -> None:
@@ -251,7 +252,7 @@ def test_a_result_with_a_missing_parent_is_reported_kept_and_sent_later(machines
     assert machine.outbox.waiting() == []
 
 
-def test_a_result_is_sent_as_soon_as_its_missing_parent_is_made_again(machines: Any, eventually: Any) -> None:
+def test_a_result_is_sent_as_soon_as_its_missing_parent_is_made_again(machines: Any) -> None:
     machine = machines()
     child = machine.put("child", "2", dataset(machine.data / "parent", "parent", "1"))
     with machine.delivering() as deliverer:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ import psutil
 import pytest
 
 from crucible_lineage.client import CrucibleClient
+from tests.eventually import eventually
 from tests.warm import WarmPython
 from tests.warm.programs import Started
 
@@ -84,14 +85,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for(happened: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < end, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.3)
-    return found
 
 
 @dataclass
@@ -210,7 +203,7 @@ class Site:
     def wait(self) -> None:
         """Service and server answer."""
         for part, url in ((self.service, f"{self.url}/health/ready"), (self.server, f"{self.prefect_url}/health")):
-            wait_for(lambda url=url: self.look_after() or answers(url), f"{part.name} answers")
+            eventually(lambda url=url: self.look_after() or answers(url), 180, f"{part.name} answers")
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """What `crucible-lineage` says to an operator, whose home is that of the first worker."""

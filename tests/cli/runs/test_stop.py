@@ -9,12 +9,12 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.eventually import eventually
 from tests.warm import WarmPython
 
 pty = pytest.importorskip("pty", reason="terminals are POSIX")
@@ -109,17 +109,9 @@ def stubborn(request: pytest.FixtureRequest, lab: Any) -> Any:
     return lab
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "timeout"
-        time.sleep(0.02)
-    return found
-
-
 def pid_of(lab: Any) -> int:
     path: Path = lab.folder / "pid"
-    return int(wait_for(lambda: path.exists() and path.read_text()))
+    return int(eventually(lambda: path.exists() and path.read_text()))
 
 
 def has_ended(pid: int) -> bool:
@@ -162,7 +154,7 @@ def test_the_second_request_exits_within_a_second(
     terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local")
     pid = pid_of(stubborn)
     terminal.press(b"\x03")
-    wait_for(lambda: (stubborn.folder / "asked").exists())
+    eventually(lambda: (stubborn.folder / "asked").exists())
     began = time.monotonic()
     terminal.press(b"\x03")
     output = terminal.read()
@@ -170,6 +162,6 @@ def test_the_second_request_exits_within_a_second(
     assert terminal.process.returncode == 130
     assert "Traceback" not in output
     assert "stopped immediately; registered results are kept" in output
-    wait_for(lambda: has_ended(pid), 10)
+    eventually(lambda: has_ended(pid), 10)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
     assert run["state"] == "stopped"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import eventually
 from tests.nights import by_night
 
 POOL = "lab-pool"
@@ -137,9 +137,7 @@ def test_prefect_deploy(converted: Converted) -> None:
 
 @nightly
 @pytest.mark.usefixtures("worker")
-def test_a_run_that_is_suspended_goes_on_and_registers_once(
-    converted: Converted, eventually: Callable[..., Any]
-) -> None:
+def test_a_run_that_is_suspended_goes_on_and_registers_once(converted: Converted) -> None:
     run = converted.begin(converted.deploy("interrupted"))
     eventually(lambda: converted.state(run) == "Suspended", 120)
     eventually(lambda: converted.edges() == WHOLE[:1], 60)  # what was made before is registered
@@ -151,9 +149,7 @@ def test_a_run_that_is_suspended_goes_on_and_registers_once(
 
 @nightly
 @pytest.mark.usefixtures("worker")
-def test_a_run_that_is_cancelled_at_once_keeps_what_it_has_made(
-    converted: Converted, eventually: Callable[..., Any]
-) -> None:
+def test_a_run_that_is_cancelled_at_once_keeps_what_it_has_made(converted: Converted) -> None:
     run = converted.begin(converted.deploy("long"))
     eventually((converted.folder / "arrived").exists, 120)
     converted.prefect.command("flow-run", "cancel", run)

@@ -8,6 +8,7 @@ from typing import Any
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import eventually
 
 FLOW = """
 import os, sys
@@ -36,9 +37,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_a_task_worker_makes_is_registered(
-    tmp_path: Path, data: Path, prefect: Any, eventually: Any, warm_python: Any
-) -> None:
+def test_what_a_task_worker_makes_is_registered(tmp_path: Path, data: Path, prefect: Any, warm_python: Any) -> None:
     program = tmp_path / "delayed.py"
     program.write_text(FLOW)
     environment = {**prefect.environment, "LAB_DATA": str(data), "PREFECT_LOGGING_LEVEL": "INFO"}

@@ -11,6 +11,7 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import eventually
 
 SCHEDULE = "schedule: '0 2 * * *'\ntimezone: America/Los_Angeles\n"
 TRIGGER = "trigger: {crucible.dataset.created: {measurement: count*, kind: raw}}\n"
@@ -214,7 +215,6 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     prefect: Any,
     pool: str,
     worker: None,
-    eventually: Any,
 ) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -251,7 +251,6 @@ def test_a_request_becomes_an_event_that_starts_a_run_for_its_dataset(
     prefect: Any,
     pool: str,
     worker: None,
-    eventually: Any,
 ) -> None:
     text = selected.read_text().replace("pipeline: selected", f"pipeline: {name}")
     declared = lab.declare(f"{text}request: {{name: rga_analysis, input: counts}}\n", "requested.yaml")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.eventually import eventually
 from tests.nights import by_night
 
 pytestmark = [pytest.mark.usefixtures("worker"), pytest.mark.skipif(os.name == "nt", reason="files and signals")]
@@ -54,7 +54,7 @@ def deployed(lab: Any, data: Path, prefect: Any, pool: str) -> str:
 
 
 @pytest.fixture
-def begun(deployed: str, lab: Any, prefect: Any, eventually: Any) -> str:
+def begun(deployed: str, lab: Any, prefect: Any) -> str:
     """Start a run of it and wait until its second step is running."""
     (deployment,) = prefect.deployments(deployed)
     asked = {"state": {"type": "SCHEDULED"}, "idempotency_key": deployed}
@@ -76,15 +76,15 @@ def state_of(prefect: Any, run: str) -> dict[str, Any]:
     return state
 
 
-def awaited(prefect: Any, eventually: Callable[..., Any], run: str, kind: str) -> str:
+def awaited(prefect: Any, run: str, kind: str) -> str:
     """Wait until the run's state is of that kind and return its message."""
     eventually(lambda: state_of(prefect, run)["type"] == kind, 120)
     return str(state_of(prefect, run)["message"])
 
 
-def test_a_cancelled_run_says_what_was_made(begun: str, prefect: Any, eventually: Any) -> None:
+def test_a_cancelled_run_says_what_was_made(begun: str, prefect: Any) -> None:
     prefect.command("flow-run", "cancel", begun)
-    awaited(prefect, eventually, begun, "CANCELLED")
+    awaited(prefect, begun, "CANCELLED")
     (artifact,) = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [begun]}}})
     assert artifact["key"] == "stopped"
     assert "1 executed, 1 stopped, 1 skipped" in artifact["data"]
@@ -100,7 +100,7 @@ with get_client(sync_client=True) as client:
 
 
 @by_night("ten seconds of waiting")
-def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, prefect: Any, eventually: Any) -> None:
+def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, prefect: Any) -> None:
     assert prefect.run(SUSPEND, begun) == 1
     time.sleep(10)  # Prefect tells the run's process when it gets to it, and nothing says that it has
     lab.file("open", "")
@@ -114,13 +114,13 @@ def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, 
         assert "2 executed, 1 skipped" in first["data"], "what was under way was made, and nothing was begun any more"
     assert state_of(prefect, begun)["name"] == "Suspended"
     prefect.post(f"flow_runs/{begun}/resume")
-    assert "executed" in awaited(prefect, eventually, begun, "COMPLETED")
+    assert "executed" in awaited(prefect, begun, "COMPLETED")
 
 
-def test_a_failed_run_that_is_retried_makes_what_is_left(begun: str, lab: Any, prefect: Any, eventually: Any) -> None:
+def test_a_failed_run_that_is_retried_makes_what_is_left(begun: str, lab: Any, prefect: Any) -> None:
     lab.file("broken", "")
     lab.file("open", "")
-    assert "the lamp was off" in awaited(prefect, eventually, begun, "FAILED")
+    assert "the lamp was off" in awaited(prefect, begun, "FAILED")
     (lab.folder / "broken").unlink()
     prefect.command("flow-run", "retry", begun)
-    assert "2 executed" in awaited(prefect, eventually, begun, "COMPLETED")
+    assert "2 executed" in awaited(prefect, begun, "COMPLETED")

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from tests.eventually import eventually
 
 SLOW = """
 import time
@@ -72,8 +73,5 @@ def began(signs: Path) -> int:
 
 
 def wait_for(happened: Any, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
-    while not happened():
-        assert process.poll() is None, "it ended without having begun"
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    eventually(lambda: happened() or process.poll() is not None, 60)
+    assert process.poll() is None, "it ended without having begun"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervised
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
+from tests.eventually import eventually
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has none")
 
@@ -82,19 +83,11 @@ def alive(pid: int) -> bool:
 
 def pids_of(folder: Path) -> list[int]:
     """The process ids of the whole family, once they are all there."""
-    return [int(awaited(lambda path=folder / name: path.exists() and path).read_text()) for name in MEMBERS]
-
-
-def awaited(look: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return found
+    return [int(eventually(lambda path=folder / name: path.exists() and path).read_text()) for name in MEMBERS]
 
 
 def gone(pids: list[int], seconds: float = 15) -> None:
-    awaited(lambda: not any(map(alive, pids)), seconds)
+    eventually(lambda: not any(map(alive, pids)), seconds)
 
 
 @pytest.mark.parametrize("how", ["alone", "forked"])
@@ -120,7 +113,7 @@ def test_a_stopped_process_is_terminated_and_then_killed(tmp_path: Path) -> None
     printed: list[bytes] = []
     code = f"{stubborn}print('up', flush=True)\nwhile True: time.sleep(300)\n"
     process = Supervised([sys.executable, "-c", code], printed.append, "stubborn", run_id="stopped")
-    awaited(lambda: b"up" in b"".join(printed))
+    eventually(lambda: b"up" in b"".join(printed))
     began = time.monotonic()
     assert stop_run("stopped") == ["stubborn"]
     assert process.wait(60)

@@ -1,0 +1,17 @@
+"""Waiting for what happens elsewhere: the one loop that asks again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def eventually(look: Callable[[], Any], seconds: float = 240, what: str = "it happens") -> Any:
+    """Return the first value of `look()` that is true. Ask again, ever more rarely, until `seconds` are over."""
+    end, pause_s = time.monotonic() + seconds, 0.02
+    while not (found := look()):
+        assert time.monotonic() < end, f"after {seconds:g} s still not: {what}"
+        time.sleep(pause_s)
+        pause_s = min(0.3, 1.5 * pause_s)
+    return found
