@@ -93,7 +93,7 @@ def test_order_of_arrival_and_duplicates_do_not_matter_and_revocations_can_be_re
     assert in_force(arrived).statements.keys() == told_one_by_one(history)
 
 
-def test_another_project_revokes_nothing_unless_it_is_trusted() -> None:
+def test_another_project_revokes_and_signs_nothing_unless_it_is_trusted() -> None:
     hold = said(on=["0" * 26])
     foreign = said(REVOKE, "beamline", revokes=(hold.mfid,))
     assert hold.mfid in in_force([hold, foreign]).statements
@@ -101,6 +101,9 @@ def test_another_project_revokes_nothing_unless_it_is_trusted() -> None:
     assert hold.mfid not in in_force([hold, foreign, trust]).statements
     own_trust = said(TRUST, "beamline", body={"whose": ["lab"]})
     assert hold.mfid in in_force([hold, foreign, own_trust]).statements
+    awaited, signed = said(AWAIT, on=["0" * 26]), said(SIGN, "beamline", on=["0" * 26], by="bob")
+    assert in_force([awaited, signed, own_trust]).signers(awaited) == set()
+    assert in_force([awaited, signed, trust]).signers(awaited) == {"bob"}
 
 
 def test_that_two_signatures_are_awaited_is_lifted_by_two_accounts() -> None:
