@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
+from crucible_lineage.ask.table import make_table
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 PROVENANCE, PLACES = "crucible_lineage", "crucible_lineage_places"
 
@@ -86,6 +88,25 @@ def test_groups_match_pandas(project: Any) -> None:
         assert row["count"] == len(group)
         found = [row[f"results.peak_nm.{what}"] for what in ("mean", "std", "min", "max")]
         assert found == pytest.approx([group.mean(), group.std(), group.min(), group.max()])
+
+
+def test_equal_numbers_of_two_spellings_are_one_group(lab: Any, session: Session) -> None:
+    for number, name in enumerate(("a_2.txt", "b_2.0.txt", "c_3.txt")):
+        lab.file(name, str(number))
+    path = lab.declare(
+        """
+        pipeline: gains
+        project: lab
+        inputs:
+          counts:
+            {file: "?_*.txt", each: true, timestamp: "2024-05-01T12:00:00Z",
+             metadata: {gain: "from name '_(.+)[.]txt'"}}
+        steps: {scaled: {uses: LABMODULE:scale, inputs: {counts: counts}}}
+        """
+    )
+    run(session, path)
+    rows = make_table(session, "lab", "scaled", by=["raw.metadata.gain"]).named_rows
+    assert [(row["raw.metadata.gain"], row["count"]) for row in rows] == [(2, 2), (3, 1)]
 
 
 def test_superseded_results_are_included_on_request(project: Any) -> None:

@@ -89,6 +89,9 @@ def test_after_an_early_cut_off_it_is_still_the_code_that_changed(lab):
 
     assert [(c.old_id, c.new_id, c.field) for c in difference.changed] == [(made_of, other_bytes, "code")]
     assert (difference.added, difference.removed, difference.removed_edges) == ((), (), ())
+    of_same = lab.derived("fit", "fit", same_bytes)
+    beside = diff(before, lab.graph.subgraph([scan, same_bytes, of_same]), {old: of_same})
+    assert [node.id for node in beside.removed] == [made_of], "what the other lineage contains is compared"
 
 
 def test_another_file_used_of_the_same_dataset_is_a_change(lab):
