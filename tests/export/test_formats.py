@@ -15,7 +15,7 @@ from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import CrateHeader
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.prov import exported, render_prov_json, with_hidden_parents
+from crucible_lineage.lineage.prov import exported, render_prov_json, shared_record, with_hidden_parents
 from crucible_lineage.lineage.text import render_graphml
 
 HEADER = CrateHeader("it", "what it is", "2026-01-01T00:00:00+00:00", "a Crucible", "urn:x:crucible", "0.1.0")
@@ -114,6 +114,15 @@ def test_a_hidden_id_in_a_note_or_a_parameter_is_replaced_too() -> None:
     for text in [render_graphml(graph), *texts, *(file.text for file in files)]:
         assert not re.search(f"{secret}|secret.h5|{'ab' * 32}", text)
     assert all("crucible:hidden-1" in text for text in texts)
+
+
+def test_a_superseded_dataset_is_named_only_beside_itself() -> None:
+    old = {"unique_id": "0td40y80027sn1w6x3snq5t6rc", "dataset_name": "old"}
+    written = {"used": [], "recipe": {"params": {}}, "supersedes": old["unique_id"]}
+    new = {"unique_id": "new", "dataset_name": "new", "scientific_metadata": {"crucible_lineage": written}}
+    for records, is_named in (([new, old], True), ([new], False)):
+        shared = [shared_record(node) for node in exported(LineageGraph.from_records(records)).nodes.values()]
+        assert (f'"supersedes": "{old["unique_id"]}"' in json.dumps(shared)) == is_named
 
 
 @pytest.mark.parametrize(
