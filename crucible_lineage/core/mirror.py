@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.core import tables
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim
-from crucible_lineage.core.stated import StatedMirror, modified_since
+from crucible_lineage.core.stated import StatedMirror
 from crucible_lineage.core.tables import EVERYTHING, FeedState, Row, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.machine.checksums import unsealed
@@ -108,12 +108,17 @@ class Mirror(StatedMirror):
             self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
             return {}
-        members, delivered = self._members_seen(project, scope)
-        self.sync_statements(changes.statements)
+        members = self._seen(project, scope)
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
-        is_older = None if before is None else _is_older(before, changes, delivered)
+        is_older = None if before is None else self._is_older(before, changes, members)
+        self.sync_statements(changes.statements)
         is_full = is_older is not False
-        rows, seen = self._changed(project, scope, changes.modified, changed, latest, is_full=is_full)
+        if is_full:
+            rows, seen = self._listed(project, scope) if latest or changes.modified else [], {}
+        else:
+            rows = self._read(changed, changes.modified, project_id=project, keyword=scope)
+            seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed}
+        seen |= {row.mfid: row.modified for row in rows}
         missing = (members.keys() if is_full else changed) - seen.keys()
         if is_older and missing:
             _warn_of_loss(scope, missing)
@@ -135,15 +140,21 @@ class Mirror(StatedMirror):
         slots = self.slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
 
-    def _members_seen(self, project: str, scope: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return {MFID: when last listed} of all datasets of a pipeline, and of those that are at Crucible."""
-        sql = (
-            "SELECT mfid, seen, seen <> '' OR EXISTS (SELECT 1 FROM trusted WHERE trusted.mfid = member.mfid)"
-            " FROM member WHERE project = ? AND scope = ?"  # those neither seen nor trusted may wait here
-        )
-        rows = self.database.rows(sql, project, scope)
-        members = {mfid: when for mfid, when, _ in rows}
-        return members, {mfid: when for mfid, when, is_delivered in rows if is_delivered}
+    def _is_older(self, before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool | None:
+        """Return whether a Crucible lacks datasets that were last seen there or delivered by this machine.
+
+        Both are among the changes since then, unless an older copy was restored, even if that has changed meanwhile.
+        None if that is open: where datasets were deleted, which changes the revision, or where the service has no
+        revisions.
+        """
+        lost, _, made = changes.revision.rpartition(":")
+        lost_then, _, made_then = before.revision.rpartition(":")
+        if not lost or lost != lost_then:
+            return None
+        last = {mfid for mfid, when in members.items() if when and when >= before.latest}
+        last |= self.known_among([mfid for mfid, when in members.items() if not when]).keys()  # else it may wait here
+        is_fewer = made.isdigit() and made_then.isdigit() and int(made) < int(made_then)
+        return is_fewer or not last <= changes.modified.keys()
 
     def slots(self, project: str, scope: str) -> dict[str, DatasetStatus] | None:
         """Return the result of the last `sync`, without a call; None after dropping damaged rows."""
@@ -184,8 +195,7 @@ class Mirror(StatedMirror):
 
     def members(self, project: str, scope: str) -> frozenset[str]:
         """Return the ids of the datasets with the keyword `scope`, as of the last sync."""
-        rows = self.database.rows("SELECT mfid FROM member WHERE project = ? AND scope = ?", project, scope)
-        return frozenset(mfid for (mfid,) in rows)
+        return frozenset(self._seen(project, scope))
 
     def is_member(self, project: str, scope: str, mfid: str) -> bool:
         """Return whether a dataset is known to have the keyword `scope`."""
@@ -249,27 +259,6 @@ class Mirror(StatedMirror):
         except (NotFoundError, RefusedError):
             return None
 
-    def _changed(
-        self,
-        project: str,
-        scope: str,
-        modified: Mapping[str, str],
-        changed: Collection[str],
-        latest: str,
-        *,
-        is_full: bool,
-    ) -> tuple[list[Row], dict[str, str]]:
-        """Read the changed ones of the modified datasets: a few by id, many by listing what is later than `latest`.
-
-        With `is_full`, read all. Return also when each of the modified datasets that exist was modified.
-        """
-        if is_full:
-            rows = self._listed(project, scope) if latest or modified else []
-            return rows, {row.mfid: row.modified for row in rows}
-        rows = self._read(changed, project_id=project, keyword=scope, **modified_since(latest))
-        known = {mfid: when for mfid, when in modified.items() if mfid not in changed}
-        return rows, known | {row.mfid: row.modified for row in rows}
-
     def _listed(self, project: str, scope: str) -> list[Row]:
         listed = self._client().datasets.iter(
             project_id=project, keyword=scope, include_metadata=True, include_links=True
@@ -285,31 +274,32 @@ class Mirror(StatedMirror):
         """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
         feed = self._feed(project, EVERYTHING) if self._is_recent(project, EVERYTHING) else None  # else it is listed
-        latest = feed.latest or None if feed else None
-        changed = self._changed_since(project, latest) if latest else self._modified_since(project)
-        total = self._client().datasets.count(**_within(project))
-        self.database.transaction(lambda db: tables.store(db, project, changed, everything=latest is None))
-        present = self.database.transaction(lambda db: tables.ids_of(db, project))
-        if len(present) != total:
-            self._reconcile(project, present)
+        listed: dict[str, str] = {}
+        if feed and feed.latest:
+            since = datetime.fromisoformat(feed.latest) - OVERLAP
+            found = self._all_of(project, modification_time_gte=since)
+            listed = {dataset.unique_id: dataset.modification_time or "" for dataset in found}
+        else:
+            rows = self._modified_since(project)
+            self.database.transaction(lambda db: tables.store(db, project, rows, everything=True))
+        known, own = self.database.transaction(
+            lambda db: (tables.modified_of(db, project), tables.unlisted_statements(db))
+        )
+        new, gone = self._compared(known, listed, own, **_within(project))
+        if new or gone:
+            changed = [listed[mfid] for mfid in new & listed.keys()]
+            rows = self._read(new - listed.keys(), sort="updated", **_within(project))
+            rows += self._modified_since(project, modification_time_gte=min(changed)) if changed else []
+
+            def store(db: sqlite3.Connection) -> None:
+                tables.drop(db, gone)
+                tables.store(db, project, rows, everything=False)
+
+            self.database.transaction(store)
         return self._snapshot(project)
 
-    def _changed_since(self, project: str, latest: str) -> list[Row]:
-        """Read what was modified since then, unless a listing without metadata shows that all of it is known."""
-        sql = f"SELECT mfid, modified FROM dataset WHERE {tables.of_project(project)}"  # noqa: S608  a text of ours
-        known = dict(self.database.rows(sql, project))
-        listed = self._all_of(project, modification_time_gte=datetime.fromisoformat(latest) - OVERLAP)
-        new = [
-            dataset.modification_time
-            for dataset in listed
-            if known.get(dataset.unique_id) != (dataset.modification_time or "")
-        ]
-        times = [datetime.fromisoformat(each) for each in new if each]
-        return self._modified_since(project, min(times)) if times else []
-
-    def _modified_since(self, project: str, earliest: datetime | None = None) -> list[Row]:
+    def _modified_since(self, project: str, **since: str) -> list[Row]:
         """Read what was modified since then, or all; oldest first, so that changes made meanwhile are listed too."""
-        since: dict[str, Any] = {"modification_time_gte": earliest} if earliest else {}
         listed = self._all_of(project, include_metadata=True, include_links=True, **since)
         return [Row.of(dataset.model_dump()) for dataset in listed]
 
@@ -321,20 +311,6 @@ class Mirror(StatedMirror):
             if isinstance(error, RefusedError) and self._client().projects.find(project) is not None:
                 raise InputError(f"list the datasets of project {project!r}: {error}") from error
             raise no_project(self._client(), project, self._where) from error
-
-    def _reconcile(self, project: str, present: set[str]) -> None:
-        """Drop removed datasets; read those that appeared without being modified."""
-        listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
-        new = listed - present
-        rows = self._read(new, sort="updated", **_within(project))
-        gone = self._gone(present - listed, self.database.transaction(tables.unlisted_statements))
-
-        def reconcile(db: sqlite3.Connection) -> None:
-            tables.drop(db, gone)
-            db.executemany("DELETE FROM dataset WHERE mfid = ?", [(mfid,) for mfid in new])  # it may be a damaged row
-            tables.store(db, project, rows, everything=False)
-
-        self.database.transaction(reconcile)
 
     def _snapshot(self, project: str) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
@@ -360,21 +336,6 @@ class Mirror(StatedMirror):
 
 def _within(project: str) -> dict[str, Any]:
     return {} if project == EVERYTHING else {"project_id": project}
-
-
-def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool | None:
-    """Return whether a Crucible lacks datasets that were last seen there or delivered by this machine.
-
-    Both are among the changes since then, unless an older copy was restored, even if that has changed meanwhile. None
-    if that is open: where datasets were deleted, which changes the revision, or where the service has no revisions.
-    """
-    lost, _, made = changes.revision.rpartition(":")
-    lost_then, _, made_then = before.revision.rpartition(":")
-    if not lost or lost != lost_then:
-        return None
-    last = {mfid for mfid, when in members.items() if not when or when >= before.latest}
-    is_fewer = made.isdigit() and made_then.isdigit() and int(made) < int(made_then)
-    return is_fewer or not last <= changes.modified.keys()
 
 
 def _warn_of_loss(scope: str, missing: Collection[str]) -> None:

@@ -13,7 +13,6 @@ from crucible_lineage.core import tables
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, StoredRecord, Summary
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import ProjectChanges
 from crucible_lineage.server.database import statements_token
@@ -47,21 +46,27 @@ class StatedMirror:
         before = self._feed(EVERYTHING, KEYWORD)
         if (found := self._stated_since(token, before)) is None:
             return
-        token, changed = found
-        latest, is_empty = before.latest if before else "", (token or "").startswith("0:")
+        token, listed = found
+        known = self._seen(EVERYTHING, KEYWORD)
+        own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
         is_recent = token is None and self._is_recent(EVERYTHING, KEYWORD)
-        rows, removed = self._read_statements(changed, latest, is_empty=is_empty, is_recent=is_recent)
-        after = FeedState(token or "", max([latest, *changed.values()]))
+        new, gone = set[str](), set[str]()
+        if (token or "").startswith("0:"):
+            gone = self._gone(known.keys(), own)
+        elif not is_recent or not listed.items() <= known.items():
+            new, gone = self._compared(known, listed, own, keyword=KEYWORD)
+        rows = self._read(new, listed, is_stated=True, keyword=KEYWORD)
+        after = FeedState(token or "", max([before.latest if before else "", *listed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
-            tables.drop(db, removed)
+            tables.drop(db, gone)
             tables.write(db, rows)
             tables.join(db, EVERYTHING, KEYWORD, {row.mfid: row.modified for row in rows})
             tables.set_feed(db, EVERYTHING, KEYWORD, after)
-            if rows or removed or before is None:
+            if rows or gone or before is None:
                 tables.store_in_force(db)
 
-        if rows or removed or after != before or not is_recent:
+        if rows or gone or after != before or not is_recent:
             self.database.transaction(store)
 
     def _stated_since(self, token: str | None, before: FeedState | None) -> tuple[str | None, Mapping[str, str]] | None:
@@ -79,27 +84,22 @@ class StatedMirror:
             return token, {}
         return token, (changes or self._client().datasets.changes(EVERYTHING, since, KEYWORD)).modified
 
-    def _read_statements(
-        self, changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
-    ) -> tuple[list[Row], Collection[str]]:
-        """Read new and changed statements; return their rows, and the removed ids: all, if `is_empty`."""
-        known = dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = '' AND scope = ?", KEYWORD))
-        own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
-        if is_empty:
-            return [], self._gone(known.keys(), own)
-        new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
+    def _compared(
+        self, known: Mapping[str, str], listed: Mapping[str, str], own: Collection[str], **filters: Any
+    ) -> tuple[set[str], set[str]]:
+        """Return the ids to read and those that are gone, by when datasets were modified as known and as just listed.
+
+        Their number at Crucible tells whether some are gone or became visible; a list of all ids then tells which.
+        """
+        new = {mfid for mfid, when in listed.items() if known.get(mfid) != when}
         datasets = self._client().datasets
-        removed: Collection[str] = ()
-        if not new and is_recent:
-            return [], removed
-        if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some were removed or became visible
-            listed = {dataset.unique_id for dataset in datasets.iter(keyword=KEYWORD)}
-            new, removed = (new & listed) | (listed - known.keys()), self._gone(known.keys() - listed, own)
-        since = {} if removed else modified_since(latest)
-        return self._read(new, is_stated=True, keyword=KEYWORD, **since), removed
+        if datasets.count(**filters) == len(known.keys() | new):
+            return new, set()
+        present = {dataset.unique_id for dataset in datasets.iter(**filters)}
+        return (new & present) | (present - known.keys()), self._gone(known.keys() - present, own)
 
     def _gone(self, absent: Collection[str], own: Collection[str]) -> set[str]:
-        """Return those of the absent statements that are gone: own ones are read by id before lists have them."""
+        """Return those of the absent datasets that are gone: own statements are read by id before lists have them."""
         late = set(own) & set(absent)
         return set(absent) - (fetch_datasets(self._client(), late).found.keys() if late else set())
 
@@ -181,16 +181,30 @@ class StatedMirror:
             found |= {row.mfid: row.summary for row in rows}
         return found
 
-    def _read(self, mfids: Collection[str], *, is_stated: bool = False, **filters: Any) -> list[Row]:
+    def _read(
+        self,
+        mfids: Collection[str],
+        listed: Mapping[str, str] | None = None,
+        *,
+        is_stated: bool = False,
+        **filters: Any,
+    ) -> list[Row]:
         """Read datasets, as far as they exist: by id, or many by a listing with these filters, if any.
 
-        `is_stated` says that they are listed among statements.
+        `listed` is when they were modified as far as a list has just shown it; `is_stated` says that they are listed
+        among statements.
         """
         if filters and len(mfids) > ONE_BY_ONE:
-            listed = self._client().datasets.iter(include_metadata=True, include_links=True, **filters)
-            return [Row.of(each.model_dump(), is_stated=is_stated) for each in listed if each.unique_id in mfids]
-        found = fetch_datasets(self._client(), mfids, include_links=True).found if mfids else {}
-        return [Row.of(record, is_stated=is_stated) for record in found.values()]
+            if since := min((listed or {}).get(mfid, "") for mfid in mfids):
+                filters["modification_time_gte"] = since
+            found = self._client().datasets.iter(include_metadata=True, include_links=True, **filters)
+            return [Row.of(each.model_dump(), is_stated=is_stated) for each in found if each.unique_id in mfids]
+        records = fetch_datasets(self._client(), mfids, include_links=True).found if mfids else {}
+        return [Row.of(record, is_stated=is_stated) for record in records.values()]
+
+    def _seen(self, project: str, scope: str) -> dict[str, str]:
+        """Return the datasets with a keyword, each with when it was modified as last listed; own ones may be unseen."""
+        return dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = ? AND scope = ?", project, scope))
 
     def _feed(self, project: str, scope: str) -> FeedState | None:
         """Return the state of Crucible at the last sync; None if there was none."""
@@ -202,7 +216,3 @@ class StatedMirror:
         """Return whether the last listing is less than a day old."""
         row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ?", project, scope)
         return row is not None and 0 <= time.time() - row[0] < MAX_AGE_S
-
-
-def modified_since(latest: str) -> JsonObject:
-    return {"modification_time_gte": latest} if latest else {}

@@ -259,7 +259,7 @@ _SET = ", ".join(f"{name} = excluded.{name}" for name in READ[1:])
 _WRITE = (
     f"INSERT INTO dataset ({', '.join(READ)}) VALUES ({', '.join('?' * len(READ))})"  # noqa: S608  texts of ours
     f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified"
-    " AND (excluded.record <> record OR excluded.statement > statement)"
+    " AND (excluded.record <> record OR excluded.project <> project OR excluded.statement > statement)"
 )
 
 
@@ -328,7 +328,7 @@ def of_project(project: str) -> str:
 def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> None:
     """Store rows, with `everything` as the complete project, never over later ones."""
     if everything:
-        drop(db, ids_of(db, project) - {row.mfid for row in rows} - unlisted_statements(db))
+        drop(db, modified_of(db, project).keys() - {row.mfid for row in rows} - unlisted_statements(db))
         set_feed(db, project, EVERYTHING, FeedState("", ""))
     latest = max((row.modified for row in rows), default="")
     row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
@@ -422,9 +422,10 @@ def unlisted_statements(db: sqlite3.Connection) -> set[str]:
     return {mfid for (mfid,) in db.execute("SELECT mfid FROM member WHERE scope = ? AND seen = ''", (KEYWORD,))}
 
 
-def ids_of(db: sqlite3.Connection, project: str) -> set[str]:
-    sql = f"SELECT mfid FROM dataset WHERE {of_project(project)}"  # noqa: S608  a text of ours
-    return {mfid for (mfid,) in db.execute(sql, (project,))}
+def modified_of(db: sqlite3.Connection, project: str) -> dict[str, str]:
+    """Return when each dataset of a project was modified, as last read."""
+    sql = f"SELECT mfid, modified FROM dataset WHERE {of_project(project)}"  # noqa: S608  a text of ours
+    return dict(db.execute(sql, (project,)).fetchall())
 
 
 def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:

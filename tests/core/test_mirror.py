@@ -16,11 +16,15 @@ from crucible import CrucibleClient as OfficialClient
 
 from crucible_lineage.ask.lineages import fetch_projects
 from crucible_lineage.core import stated, tables
+from crucible_lineage.core.datasets import ONE_BY_ONE
+from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import put_on_hold
 from tests.serving import start_server
 
 
@@ -119,6 +123,26 @@ def test_an_undated_change_is_seen_after_a_day(records: Any, data: Path, monkeyp
 
 def relationship(record: Any) -> str:
     return str(record["links"][0]["relationship_type"])
+
+
+def test_old_statements_that_become_visible_count_at_once(records: Any, data: Path, tmp_path: Path) -> None:
+    held = [records.dataset(f"frame {number}") for number in range(ONE_BY_ONE + 3)]
+    for mfid in held[:-1]:
+        put_on_hold(records.session, About((mfid,)), "saturated")
+    with closing(connect(data / "crucible" / "crucible.db")) as database, database:
+        hide = "UPDATE resource SET hidden = ? WHERE mfid = ?"
+        made = records.session.mirror.statements()
+        *hidden, _ = sorted(made, key=lambda mfid: made[mfid].when)
+        database.executemany(hide, [(1, mfid) for mfid in hidden])
+        database.commit()
+        with closing(Mirror(tmp_path / "mirror.sqlite", lambda: records.client, "here")) as mirror:
+            mirror.sync_statements()
+            assert len(mirror.statements()) == 1
+            database.executemany(hide, [(0, mfid) for mfid in hidden])
+            database.commit()
+            put_on_hold(records.session, About((held[-1],)), "saturated")
+            mirror.sync_statements()
+            assert mirror.statement_index(HOLD).datasets.keys() == set(held)
 
 
 def test_a_slow_process_does_not_overwrite_a_later_record(records: Any, data: Path) -> None:
