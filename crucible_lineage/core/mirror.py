@@ -20,10 +20,10 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,11 @@ from crucible_lineage.server.database import present_datasets, project_changes, 
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.client.models import Dataset
 
 log = logging.getLogger(__name__)
 
 OVERLAP = timedelta(seconds=10)  # transactions take time: a change may be dated before one that was visible earlier
+OLDEST_FIRST: dict[str, Any] = {"sort": "updated", "direction": "asc"}  # so that changes made meanwhile are listed, too
 MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 
 
@@ -114,7 +114,8 @@ class Mirror(StatedMirror):
         self.sync_statements(changes.statements)
         is_full = is_older is not False
         if is_full:
-            rows, seen = self._listed(project, scope) if latest or changes.modified else [], {}
+            has_any = latest or changes.modified
+            rows, seen = list(self._listed(project_id=project, keyword=scope)) if has_any else [], {}
         else:
             rows = self._read(changed, changes.modified, project_id=project, keyword=scope)
             seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed}
@@ -259,54 +260,49 @@ class Mirror(StatedMirror):
         except (NotFoundError, RefusedError):
             return None
 
-    def _listed(self, project: str, scope: str) -> list[Row]:
-        listed = self._client().datasets.iter(
-            project_id=project, keyword=scope, include_metadata=True, include_links=True
-        )
-        try:
-            return [Row.of(dataset.model_dump()) for dataset in listed]
-        except (NotFoundError, RefusedError):  # the project does not exist yet
-            return []
-
     # Snapshots of a project
 
     def snapshot(self, project: str) -> Snapshot:
         """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
-        feed = self._feed(project, EVERYTHING) if self._is_recent(project, EVERYTHING) else None  # else it is listed
-        listed: dict[str, str] = {}
-        if feed and feed.latest:
-            since = datetime.fromisoformat(feed.latest) - OVERLAP
-            found = self._all_of(project, modification_time_gte=since)
-            listed = {dataset.unique_id: dataset.modification_time or "" for dataset in found}
-        else:
+        feed = self._feed(project, EVERYTHING) if self._is_recent(project, EVERYTHING) else None
+        if feed is None or not feed.latest:  # all are listed
             rows = self._modified_since(project)
-            self.database.transaction(lambda db: tables.store(db, project, rows, everything=True))
+            feed, listed = FeedState("", max((row.modified for row in rows), default="")), dict[str, str]()
+            self.database.transaction(lambda db: tables.store_project(db, project, rows, feed))
+        else:
+            since = datetime.fromisoformat(feed.latest) - OVERLAP
+            with self._of_project(project):
+                found = self._client().datasets.iter(modification_time_gte=since, **OLDEST_FIRST, **_within(project))
+                listed = {dataset.unique_id: dataset.modification_time or "" for dataset in found}
         known, own = self.database.transaction(
             lambda db: (tables.modified_of(db, project), tables.unlisted_statements(db))
         )
         new, gone = self._compared(known, listed, own, **_within(project))
-        if new or gone:
+        after = FeedState("", max([feed.latest, *listed.values()]))
+        if new or gone or after != feed:
             changed = [listed[mfid] for mfid in new & listed.keys()]
             rows = self._read(new - listed.keys(), sort="updated", **_within(project))
             rows += self._modified_since(project, modification_time_gte=min(changed)) if changed else []
 
             def store(db: sqlite3.Connection) -> None:
                 tables.drop(db, gone)
-                tables.store(db, project, rows, everything=False)
+                tables.write(db, rows)
+                tables.set_feed(db, project, EVERYTHING, after, is_listed=False)
 
             self.database.transaction(store)
         return self._snapshot(project)
 
-    def _modified_since(self, project: str, **since: str) -> list[Row]:
-        """Read what was modified since then, or all; oldest first, so that changes made meanwhile are listed too."""
-        listed = self._all_of(project, include_metadata=True, include_links=True, **since)
-        return [Row.of(dataset.model_dump()) for dataset in listed]
+    def _modified_since(self, project: str, **since: Any) -> list[Row]:
+        """Read what was modified since then, or all. InputError without such a project."""
+        with self._of_project(project):
+            return list(self._listed(**OLDEST_FIRST, **_within(project), **since))
 
-    def _all_of(self, project: str, **filters: Any) -> Iterator[Dataset]:
-        """List the datasets of a project. InputError without such a project."""
+    @contextmanager
+    def _of_project(self, project: str) -> Iterator[None]:
+        """Raise InputError if there is no such project."""
         try:
-            yield from self._client().datasets.iter(sort="updated", direction="asc", **_within(project), **filters)
+            yield
         except (NotFoundError, RefusedError) as error:
             if isinstance(error, RefusedError) and self._client().projects.find(project) is not None:
                 raise InputError(f"list the datasets of project {project!r}: {error}") from error
@@ -314,23 +310,17 @@ class Mirror(StatedMirror):
 
     def _snapshot(self, project: str) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
-        key = (self.database.path, project.casefold())
+        held = _held(self.database.path, project.casefold())
         row = self.database.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
-        with _held_lock:
-            before, snapshot = _snapshots.get(key, ("", None))
-            if snapshot is not None and row is not None and row[0] == before:
-                _snapshots.move_to_end(key)
-                return snapshot
+        if row is not None and (snapshot := held.get(row[0])) is not None:
+            return snapshot
         token, found, damaged = self.database.transaction(lambda db: tables.snapshot_of(db, project))
         if damaged:
             self._read_again(project, damaged)
         if damaged or token is None:  # meanwhile the file was replaced by an empty one
             return self.snapshot(project)
-        with _held_lock:
-            _snapshots[key] = token, found
-            _snapshots.move_to_end(key)
-            while len(_snapshots) > MAX_SNAPSHOTS:
-                _snapshots.popitem(last=False)
+        held.clear()
+        held[token] = found
         return found
 
 
@@ -346,5 +336,7 @@ def _warn_of_loss(scope: str, missing: Collection[str]) -> None:
     )  # fmt: skip
 
 
-_snapshots: OrderedDict[tuple[Path, str], tuple[str, Snapshot]] = OrderedDict()
-_held_lock = threading.Lock()
+@lru_cache(MAX_SNAPSHOTS)
+def _held(_path: Path, _project: str) -> dict[str, Snapshot]:
+    """Return the last snapshot of a project that this process has read from the file, by its token."""
+    return {}

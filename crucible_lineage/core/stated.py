@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,15 +149,13 @@ class StatedMirror:
 
     def records(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Return the records of these datasets as last read; those never read are left out."""
-        names = ", ".join(tables.READ)
-        sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
-        rows = self.database.rows(sql, json.dumps(list(mfids)))
-        return {columns[0]: StoredRecord(columns[-1]) for *columns, seal in rows if tables.seal_of(columns) == seal}
+        rows = self.database.transaction(lambda db: list(tables.undamaged(db, mfids)))
+        return {row[0]: StoredRecord(row[-1]) for row in rows}
 
     def read(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Read datasets at Crucible by id, as far as they exist, and store their records."""
-        rows = self._read(mfids)
-        self.database.transaction(lambda db: tables.write(db, rows))
+        if rows := self._read(mfids):
+            self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
@@ -197,10 +195,14 @@ class StatedMirror:
         if filters and len(mfids) > ONE_BY_ONE:
             if since := min((listed or {}).get(mfid, "") for mfid in mfids):
                 filters["modification_time_gte"] = since
-            found = self._client().datasets.iter(include_metadata=True, include_links=True, **filters)
-            return [Row.of(each.model_dump(), is_stated=is_stated) for each in found if each.unique_id in mfids]
+            return [row for row in self._listed(is_stated=is_stated, **filters) if row.mfid in mfids]
         records = fetch_datasets(self._client(), mfids, include_links=True).found if mfids else {}
         return [Row.of(record, is_stated=is_stated) for record in records.values()]
+
+    def _listed(self, *, is_stated: bool = False, **filters: Any) -> Iterator[Row]:
+        """List datasets with all that is stored of them."""
+        for dataset in self._client().datasets.iter(include_metadata=True, include_links=True, **filters):
+            yield Row.of(dataset.model_dump(), is_stated=is_stated)
 
     def _seen(self, project: str, scope: str) -> dict[str, str]:
         """Return the datasets with a keyword, each with when it was modified as last listed; own ones may be unseen."""

@@ -25,7 +25,7 @@ from crucible_lineage.lineage.records import (
     swept_in,
     used_mfids,
 )
-from crucible_lineage.machine.checksums import sealed, unsealed
+from crucible_lineage.machine.checksums import sealed
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.refs import PART, DatasetRef
 from crucible_lineage.statements.statements import (
@@ -325,22 +325,21 @@ def of_project(project: str) -> str:
     return "project = ?" if project != EVERYTHING else "? = ''"
 
 
-def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> None:
-    """Store rows, with `everything` as the complete project, never over later ones."""
-    if everything:
-        drop(db, modified_of(db, project).keys() - {row.mfid for row in rows} - unlisted_statements(db))
-        set_feed(db, project, EVERYTHING, FeedState("", ""))
-    latest = max((row.modified for row in rows), default="")
-    row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
-        state = sealed(FeedState("", max(latest, state[1])), project.casefold(), EVERYTHING)
-        db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
+def store_project(db: sqlite3.Connection, project: str, rows: Sequence[Row], feed: FeedState) -> None:
+    """Store the rows of all listed datasets of a project, never over later ones."""
+    drop(db, modified_of(db, project).keys() - {row.mfid for row in rows} - unlisted_statements(db))
     write(db, rows)
+    set_feed(db, project, EVERYTHING, feed)
 
 
-def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) -> None:
-    row = (project, scope, sealed(feed, project.casefold(), scope), time.time())
-    db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
+def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState, *, is_listed: bool = True) -> None:
+    """Record the state of Crucible as of a sync; `is_listed` says that nothing older is unseen."""
+    state = sealed(feed, project.casefold(), scope)
+    if is_listed:
+        row = (project, scope, state, time.time())
+        db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
+    else:
+        db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ?", (state, project, scope))
 
 
 def write(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
@@ -403,13 +402,18 @@ def statements_of(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict
 
 def summaries_of(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> dict[str, Summary]:
     """Return the undamaged summaries of these datasets, or of all that meet the condition."""
+    return {row[0]: Summary.from_columns(row[: len(COLUMNS)]) for row in undamaged(db, mfids, where)}
+
+
+def undamaged(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> Iterator[list[Any]]:
+    """Yield the columns READ, without the checksum, of these datasets, or of all that meet the condition."""
     sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where}"  # noqa: S608  texts of ours
     if mfids is None:
         rows = db.execute(sql)
     else:
         sql = f"{sql} AND mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  texts of ours
         rows = db.execute(sql, (json.dumps(list(mfids)),))
-    return {row[0]: Summary.from_columns(row[: len(COLUMNS)]) for *row, seal in rows if seal_of(row) == seal}
+    return (row for *row, seal in rows if seal_of(row) == seal)
 
 
 def _renew(db: sqlite3.Connection) -> None:

@@ -152,7 +152,7 @@ def test_a_slow_process_does_not_overwrite_a_later_record(records: Any, data: Pa
     late = copied(records)[one]
     (path,) = (data / "mirror").glob("*.sqlite")
     with closing(LocalDatabase(path, tables.SCHEMA)) as database:
-        database.transaction(lambda db: tables.store(db, "demo", [tables.Row.of(dict(early))], everything=False))
+        database.transaction(lambda db: tables.write(db, [tables.Row.of(dict(early))]))
         assert database.transaction(lambda db: tables.snapshot_of(db, "demo"))[1].records == {one: late}
 
 
