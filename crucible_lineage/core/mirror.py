@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core import tables
-from crucible_lineage.core.datasets import no_project
+from crucible_lineage.core.datasets import ONE_BY_ONE, no_project
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim
 from crucible_lineage.core.stated import StatedMirror
 from crucible_lineage.core.tables import EVERYTHING, FeedState, Row, Snapshot, StoredRecord
@@ -231,6 +231,12 @@ class Mirror(StatedMirror):
             db.executemany("UPDATE member SET seen = ? WHERE project = ? AND scope = ? AND mfid = ?", seen)
 
         self.database.transaction(note)
+
+    def read_among(self, project: str, mfids: Collection[str]) -> dict[str, StoredRecord]:
+        """Read datasets of a project, as far as they exist: a few by id, many by a listing of the project."""
+        listed = self.snapshot(project).records if len(mfids) > ONE_BY_ONE else {}
+        found = {mfid: listed[mfid] for mfid in mfids if mfid in listed}
+        return found | self.read([mfid for mfid in mfids if mfid not in found])
 
     def may_have(self, mfids: Collection[str]) -> Collection[str]:
         """Return the ids of datasets that may be at Crucible: all, where only a call can tell."""

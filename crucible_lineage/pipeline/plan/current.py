@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import fields_of, value_of
 from crucible_lineage.marks import METADATA_PREFIX
@@ -119,8 +118,7 @@ def _key(items: Iterable[InputItem]) -> str:
 def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, JsonMapping]:
     records: Mapping[str, JsonMapping] = session.mirror.records(mfids) if session.is_away else {}
     if len(records) < len(set(mfids)):
-        few = len(mfids) <= ONE_BY_ONE
-        records = session.mirror.read(mfids) if few else session.mirror.snapshot(project).records
+        records = session.mirror.read_among(project, mfids)
     return {mfid: records[mfid] for mfid in mfids if mfid in records}
 
 

@@ -12,9 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.store import Ingestion
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values, shared
 from crucible_lineage.machine.process import in_threads
@@ -51,10 +50,8 @@ class ParentFacts:
             waiting = {mfid: new for mfid in mfids if (new := self._session.outbox.dataset(mfid))}
             self._read |= {mfid: _undelivered(new) for mfid, new in waiting.items()}
             mfids = [mfid for mfid in mfids if mfid not in waiting]
-            records = self._session.mirror.snapshot(self._project).records if len(mfids) > ONE_BY_ONE else {}
-            asked = [(mfid, records.get(mfid)) for mfid in mfids]
-            found = in_threads(lambda request: self._request(*request), asked)
-            self._read |= {mfid: read for mfid, read in zip(mfids, found, strict=True) if read is not None}
+            records = self._session.mirror.read_among(self._project, mfids)
+            self._read |= zip(records, in_threads(lambda entry: self._own(*entry), list(records.items())), strict=True)
             sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
             missing = sources - self._read.keys()
 
@@ -124,18 +121,12 @@ class ParentFacts:
             by_role.setdefault(part.role, []).append(facts.known())
         return by_role
 
-    def _request(self, mfid: str, listed: JsonMapping | None) -> tuple[DatasetFacts, tuple[str, ...]] | None:
-        datasets = self._session.client.datasets
-        try:
-            record = listed or datasets.get(mfid, include_metadata=True).model_dump()
-            about = _about(record)
-            stored = provenance(record).get("facts")
-            if isinstance(stored, Mapping):  # of a result: as registered, whatever a service has added since
-                return replace(DatasetFacts.from_json(stored), metadata=returned_values(record)), about
-            keywords = [word.keyword for word in datasets.get_keywords(mfid)]
-            return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
-        except (ForbiddenError, NotFoundError):
-            return None
+    def _own(self, mfid: str, record: JsonMapping) -> tuple[DatasetFacts, tuple[str, ...]]:
+        about, stored = _about(record), provenance(record).get("facts")
+        if isinstance(stored, Mapping):  # of a result: as registered, whatever a service has added since
+            return replace(DatasetFacts.from_json(stored), metadata=returned_values(record)), about
+        keywords = [word.keyword for word in self._session.client.datasets.get_keywords(mfid)]
+        return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
 
 
 def facts_in(recipe: JsonMapping) -> Facts | None:
