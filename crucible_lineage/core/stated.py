@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import ProjectChanges
 from crucible_lineage.server.database import statements_token
 from crucible_lineage.statements.calibrations import Certificate, counting_certificates
-from crucible_lineage.statements.statements import KEYWORD, Statement, StatementIndex, in_force
+from crucible_lineage.statements.statements import KEYWORD, ActiveStatements, Statement, StatementIndex, in_force
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -129,9 +131,14 @@ class StatedMirror:
         """Return the statements that nobody vouches for and nobody revoked, as of the last sync."""
         return self.statements(found) if (found := self._stated(tables.UNVOUCHED)) else {}
 
-    def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
-        """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
-        return counting_certificates(in_force(self.statements().values()), project, kind)
+    def in_force(self, until: datetime | None = None) -> ActiveStatements:
+        """Return the statements in force as of the last sync, of those made before `until` if given."""
+        stated = self.statements().values()
+        return in_force(statement for statement in stated if until is None or utc(statement.when) < until)
+
+    def certificates(self, project: str, kind: str | None = None, until: datetime | None = None) -> list[Certificate]:
+        """Return the calibration certificates that count in a project, of one kind or all, as in `in_force`."""
+        return counting_certificates(self.in_force(until), project, kind)
 
     def _stated(self, verb: str) -> Any:
         """Return what is stored of the statements of a verb; store it if there is nothing yet, or if it is damaged."""

@@ -7,14 +7,14 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.session import Session
-from crucible_lineage.statements.statements import FAIL, About, Statement, in_force
+from crucible_lineage.statements.statements import FAIL, About, Statement
 from crucible_lineage.statements.stating import revoke, state
 
 MOST_STEPS = 20  # chosen: named in a statement; the others are counted
@@ -53,11 +53,7 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
     steps = {name: _short(error) for name, error in islice(sorted(errors.items()), MOST_STEPS)}
     try:
         earlier = [
-            statement
-            for statement in in_force(session.mirror.statements().values()).statements.values()
-            if statement.verb == FAIL
-            and statement.project.casefold() == project.casefold()
-            and where.items() <= statement.body.items()
+            statement for statement in _stated_failures(session, project) if where.items() <= statement.body.items()
         ]
         if not why:
             revoke(session, earlier, "a run has ended well since")
@@ -74,8 +70,6 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
 
 def failed_elsewhere(session: Session, project: str | None = None) -> list[FailedRun]:
     """Return the failed last runs of pipelines from other data folders, as of the last sync of statements."""
-    active = in_force(session.mirror.statements().values())
-    failed = [statement for statement in active.statements.values() if statement.verb == FAIL]
     return [
         FailedRun(
             statement.project,
@@ -86,10 +80,16 @@ def failed_elsewhere(session: Session, project: str | None = None) -> list[Faile
             statement.why,
             _steps(statement),
         )
-        for statement in sorted(failed, key=lambda statement: statement.when)
+        for statement in sorted(_stated_failures(session, project), key=lambda statement: statement.when)
         if statement.body.get("folder") != session.machine
-        and (project is None or statement.project.casefold() == project.casefold())
     ]
+
+
+def _stated_failures(session: Session, project: str | None) -> Iterator[Statement]:
+    """Yield the statements in force of failed runs in a project, or in all."""
+    for statement in session.mirror.in_force().statements.values():
+        if statement.verb == FAIL and (project is None or statement.project.casefold() == project.casefold()):
+            yield statement
 
 
 def _short(error: str) -> str:

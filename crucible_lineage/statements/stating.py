@@ -24,7 +24,6 @@ from crucible_lineage.statements.calibrations import (
     NEXT,
     Certificate,
     certificates_of,
-    counting_certificates,
     range_text,
 )
 from crucible_lineage.statements.statements import (
@@ -41,7 +40,6 @@ from crucible_lineage.statements.statements import (
     About,
     ActiveStatements,
     Statement,
-    in_force,
     owner_of,
     signers_text,
     statement_id,
@@ -80,7 +78,7 @@ class StatementOutcome:
 def _in_force_now(session: Session) -> ActiveStatements:
     """Return the statements in force among those visible to this key."""
     session.mirror.sync_statements()
-    return in_force(session.mirror.statements().values())
+    return session.mirror.in_force()
 
 
 def _own_id(session: Session) -> str:
@@ -134,7 +132,7 @@ def state(
         revokes=tuple(sorted(set(revokes))),
     )
     while equal := session.mirror.statements([mfid := statement_id(statement)]):
-        active, existing = in_force(session.mirror.statements().values()), equal[mfid]
+        active, existing = session.mirror.in_force(), equal[mfid]
         if existing.fault == UNFINISHED and mfid in active.unvouched:
             break
         if not existing.fault and mfid in active.statements:
@@ -362,11 +360,7 @@ def certificates_as_of(session: Session, project: str, kind: str | None = None, 
     """Return the certificates that count in a project, with `as_of` by the statements made until then."""
     if not session.is_away:
         session.mirror.sync_statements()
-    if not as_of:
-        return session.mirror.certificates(project, kind)
-    until = time_given("--as-of", as_of, is_end=True)
-    active = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
-    return counting_certificates(active, project, kind)
+    return session.mirror.certificates(project, kind, time_given("--as-of", as_of, is_end=True) if as_of else None)
 
 
 def time_given(option: str, text: str, *, is_end: bool = False) -> datetime:
