@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.verify import verify_project
+from crucible_lineage.pipeline.job.delivering import delivery_context
+from crucible_lineage.registration.deliver import deliver_now
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.crash.conftest import Misbehaving, service
@@ -125,3 +128,55 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
         names_of = [dataset.dataset_name for dataset in session.client.datasets.list(project_id="lab", limit=None)]
         assert verify_project(session, "lab").ok
     assert [names_of.count(f"scan.csv (scale [{number}])") for number in (4, 5)] == [1, 1]
+
+
+SWEEP = """
+import os, sys
+from prefect import flow, task
+from crucible_lineage.errors import UnreachableError
+from crucible_lineage.registration.deliver import DeliveryContext
+from crucible_lineage.tasks import CrucibleConnection, recording, registering
+
+recording.LAST_WAIT_S = 2.0
+data, *factors = sys.argv[1:]
+crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
+
+@task
+def note(text: str) -> dict:
+    return {"text": text}
+
+@task
+def scaled(of: dict, by: int) -> dict:
+    return {"by": by}
+
+def register(context, new, stages):
+    if "[2]" in new.name:
+        raise UnreachableError("away")
+    return registered(context, new, stages)
+
+registered, DeliveryContext.register = DeliveryContext.register, register
+
+@flow
+@registering("lab", crucible=crucible)
+def sweep() -> None:
+    begun = note("begun")
+    for by in map(int, factors):
+        scaled(begun, by)
+
+sweep()
+"""
+
+
+def test_a_reused_result_stays_current_beside_one_that_waits_at_the_end(
+    tmp_path: Path, service: RunningServer, prefect: Any
+) -> None:
+    data = tmp_path / "data"
+    for factors in ([1], [1, 2]):
+        where = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
+        ran = prefect.python("-c", SWEEP, data, *factors, **where)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+    with Session(Settings(data, service.url, service.api_key)) as session:
+        (waiting,) = session.outbox.waiting()
+        deliver_now(delivery_context(session, session.client), waiting)
+        found = [(entry.summary.step, entry.state) for entry in list_datasets(session, "lab", every=True).entries]
+    assert [state for step, state in found if step == "scaled"] == ["current", "current"]
