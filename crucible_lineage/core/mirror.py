@@ -192,7 +192,7 @@ class Mirror(StatedMirror):
 
     def is_synced(self, project: str, scope: str) -> bool:
         """Return whether a sync has found the project."""
-        return self.database.row("SELECT 1 FROM feed WHERE project = ? AND scope = ?", project, scope) is not None
+        return self._feed(project, scope) is not None
 
     def members(self, project: str, scope: str) -> frozenset[str]:
         """Return the ids of the datasets with the keyword `scope`, as of the last sync."""
@@ -271,7 +271,7 @@ class Mirror(StatedMirror):
     def snapshot(self, project: str) -> Snapshot:
         """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
-        feed = self._feed(project, EVERYTHING) if self._is_recent(project, EVERYTHING) else None
+        feed = self._feed(project, EVERYTHING, is_recent=True)
         if feed is None or not feed.latest:  # all are listed
             rows = self._modified_since(project)
             feed, listed = FeedState("", max((row.modified for row in rows), default="")), dict[str, str]()

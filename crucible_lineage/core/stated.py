@@ -51,7 +51,7 @@ class StatedMirror:
         token, listed = found
         known = self._seen(EVERYTHING, KEYWORD)
         own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
-        is_recent = token is None and self._is_recent(EVERYTHING, KEYWORD)
+        is_recent = token is None and self._feed(EVERYTHING, KEYWORD, is_recent=True) is not None
         new, gone = set[str](), set[str]()
         if (token or "").startswith("0:"):
             gone = self._gone(known.keys(), own)
@@ -215,13 +215,10 @@ class StatedMirror:
         """Return the datasets with a keyword, each with when it was modified as last listed; own ones may be unseen."""
         return dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = ? AND scope = ?", project, scope))
 
-    def _feed(self, project: str, scope: str) -> FeedState | None:
-        """Return the state of Crucible at the last sync; None if there was none."""
-        row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
-        state = unsealed(row[0], project.casefold(), scope) if row else None
+    def _feed(self, project: str, scope: str, *, is_recent: bool = False) -> FeedState | None:
+        """Return the state of Crucible at the last sync; None if there was none, or no listing of the last day."""
+        row = self.database.row("SELECT state, listed FROM feed WHERE project = ? AND scope = ?", project, scope)
+        if row is None or (is_recent and not 0 <= time.time() - row[1] < MAX_AGE_S):
+            return None
+        state = unsealed(row[0], project.casefold(), scope)
         return FeedState(*state) if state else None
-
-    def _is_recent(self, project: str, scope: str) -> bool:
-        """Return whether the last listing is less than a day old."""
-        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ?", project, scope)
-        return row is not None and 0 <= time.time() - row[0] < MAX_AGE_S

@@ -274,9 +274,6 @@ class StoredRecord(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return _unpacked(self.stored)[key]
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return _unpacked(self.stored).get(key, default)
-
     def __iter__(self) -> Iterator[str]:
         return iter(_unpacked(self.stored))
 
