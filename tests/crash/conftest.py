@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import FAIL, MEASUREMENT
+from tests.proxy import Call, Proxy
 from tests.serving import RunningServer, start_server
 
 
@@ -105,31 +104,21 @@ KINDS = ("lose", "lose", "twice", "500", "503", "429", "late")  # faults of call
 PAGE = b"<!doctype html><title>Please sign in</title>"
 
 
-class Misbehaving(ThreadingHTTPServer):
+class Misbehaving(Proxy):
     """A proxy that loses answers after the server acted, delays, duplicates, and itself answers errors or a page."""
 
-    daemon_threads = True
-
     def __init__(self, target: str, seed: int, share: float, kinds: Sequence[str] = KINDS) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.kinds = kinds
-        self.target = target
         self.dice = random.Random(seed)
         self.share = share
-        self.lock = threading.Lock()
         self.faults = 0
         self._trigger: tuple[str, str] | None = None
         self._instead: int | None = None  # None while it passes on; 0 gives no answer, else the status
         self._then = 0
         self._back = threading.Event()
         self._left = -1
-        every_s = 0.02  # it looks whether it is to end
-        self.thread = threading.Thread(target=self.serve_forever, args=(every_s,), daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/api/v3"
+        super().__init__(target)
+        self.url += "/api/v3"
 
     def fault(self) -> str | None:
         with self.lock:
@@ -167,82 +156,32 @@ class Misbehaving(ThreadingHTTPServer):
                 self._left -= 1
             return self._instead
 
-    def wait_until_back(self) -> None:
-        """Keep a call waiting."""
-        self._back.wait()
-
     def close(self) -> None:
         self._back.set()
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
+        super().close()
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Misbehaving
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        return
-
-    def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        instead = self.server.instead(self.command, self.path)
+    def handle(self, call: Call) -> None:
+        instead = self.instead(call.command, call.path)
         if instead == HANGS:
-            self.server.wait_until_back()
+            self._back.wait()
             instead = 0
-        if instead == 0:
-            self.close_connection = True
-            self.connection.close()
-            return
+        json = {"Content-Type": "application/json"}
         if instead is not None:
-            self._answer(instead, {"Content-Type": "application/json"}, b'{"detail":"no, for good"}')
+            call.answer(instead, json, b'{"detail":"no, for good"}') if instead else call.drop()
             return
-        fault = self.server.fault()
+        fault = self.fault()
         if fault in ("500", "503", "429"):
-            self._answer(
-                int(fault), {"Content-Type": "application/json", "Retry-After": "0"}, b'{"detail":"a bad day"}'
-            )
+            call.answer(int(fault), {**json, "Retry-After": "0"}, b'{"detail":"a bad day"}')
             return
         if fault == "twice":
-            self._forward(body)
-        status, headers, content = self._forward(body)
+            call.forward()
+        answer = call.forward()
         if fault == "lose":
-            self.close_connection = True
-            self.connection.close()
+            call.drop()
             return
         if fault == "late":
             threading.Event().wait(0.2)
-        if fault == "page":
-            status, headers, content = 200, {"Content-Type": "text/html"}, PAGE
-        self._answer(status, headers, content)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
-
-    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        connection = HTTPConnection(self.server.target, timeout=60)
-        try:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in ("connection", "content-length"):
-                    connection.putheader(name, value)
-            connection.putheader("Content-Length", str(len(body)))
-            connection.endheaders(body or None)
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
-        finally:
-            connection.close()
-
-    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        lines = [f"HTTP/1.1 {status} Said"]
-        kept = {
-            k: v for k, v in headers.items() if k.lower() not in ("content-length", "connection", "transfer-encoding")
-        }
-        lines += [f"{name}: {value}" for name, value in {**kept, "Content-Length": str(len(content))}.items()]
-        try:
-            self.wfile.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-        except OSError:
-            self.close_connection = True
+        call.answer(*((200, {"Content-Type": "text/html"}, PAGE) if fault == "page" else answer))
 
 
 @pytest.fixture

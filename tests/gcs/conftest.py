@@ -61,9 +61,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
         port = probe.getsockname()[1]
     there = f"http://127.0.0.1:{port}"
     with FaultyProxy() as proxy:
-        proxy.there.base_url = there
+        proxy.target = f"127.0.0.1:{port}"
         options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "filesystem"}
-        options |= {"external-url": proxy.url, "public-host": f"127.0.0.1:{port}"}
+        options |= {"external-url": proxy.url, "public-host": proxy.url.removeprefix("http://")}
         options |= {"filesystem-root": tmp_path_factory.mktemp("gcs")}
         arguments = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
         process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

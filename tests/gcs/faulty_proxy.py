@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
-import httpx
+from tests.proxy import Call, Proxy
 
 
 @dataclass
@@ -26,27 +25,13 @@ class Fault:
     hits: int = 0
 
 
-class FaultyProxy:
-    """`url` is for clients, `there` the store's address; `requests` are the targets of GET requests, in order."""
+class FaultyProxy(Proxy):
+    """`requests` are the targets of GET requests, in order."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
-        self.lock = threading.Lock()
-        self.there = httpx.Client()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.proxy = self  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self.there.close()
+        super().__init__()
 
     def fault(self, action: str, **fields: Any) -> None:
         """Let this go wrong from now on."""
@@ -78,38 +63,16 @@ class FaultyProxy:
             "token_uri": f"{self.url}/token",
         }
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self) -> None:
-        proxy: FaultyProxy = self.server.proxy  # type: ignore[attr-defined]
-        content = self.rfile.read(int(self.headers.get("content-length") or 0))
-        fault = proxy.next_fault(self.path) if self.command == "GET" else None
-        if self.path == "/token":
-            there = httpx.Response(200, json={"access_token": "lent", "expires_in": 3600, "token_type": "Bearer"})
+    def handle(self, call: Call) -> None:
+        fault = self.next_fault(call.path) if call.command == "GET" else None
+        if call.path == "/token":
+            token = {"access_token": "lent", "expires_in": 3600, "token_type": "Bearer"}
+            call.answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode())
         elif fault and fault.action == "status":
-            there = httpx.Response(fault.status, json={"error": {"code": fault.status, "message": "a fault"}})
+            error = {"error": {"code": fault.status, "message": "a fault"}}
+            call.answer(fault.status, {"Content-Type": "application/json"}, json.dumps(error).encode())
         else:
-            headers = {
-                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
-            }
-            there = proxy.there.request(self.command, self.path, content=content, headers=headers)
-        body = there.content
-        if fault and fault.action == "changed":
-            body = bytes([body[0] ^ 1]) + body[1:]
-        self.send_response(there.status_code)
-        for name, value in there.headers.items():
-            if name not in ("content-length", "content-encoding", "transfer-encoding", "connection", "date"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        cut = fault.bytes if fault and fault.action == "cut" else None
-        self.wfile.write(body[:cut])
-        if cut is not None:
-            self.close_connection = True
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = answer
+            status, headers, content = call.forward()
+            if fault and fault.action == "changed":
+                content = bytes([content[0] ^ 1]) + content[1:]
+            call.answer(status, headers, content, fault.bytes if fault and fault.action == "cut" else None)

@@ -8,11 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,9 @@ from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from proxy import Call, Proxy
+
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -30,54 +30,21 @@ DATA, URL, KEY = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 FILES, STEP = Path(sys.argv[4]), int(sys.argv[5])
 
 
-class Proxy(ThreadingHTTPServer):
+class Losing(Proxy):
     """A proxy that loses the answer to request number `loses` since the last `reset`, after the server acted."""
 
-    daemon_threads = True
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.target = target
-        self.lock = threading.Lock()
-        self.seen: list[str] = []
-        self.loses: int | None = None
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+    seen: list[str]
+    loses: int | None = None
 
     def reset(self, loses: int | None) -> None:
         self.seen, self.loses = [], loses
 
-    def note(self, request: str) -> bool:
+    def handle(self, call: Call) -> None:
         with self.lock:
-            self.seen.append(request)
-            return len(self.seen) - 1 == self.loses
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def log_message(self, *args: Any) -> None:
-        return
-
-    def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        loses = self.server.note(f"{self.command} {self.path}")
-        connection = HTTPConnection(self.server.target, timeout=60)
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length")}
-        connection.request(self.command, self.path, body=body or None, headers=headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        if loses:
-            self.close_connection = True
-            return
-        hidden = ("content-length", "connection", "transfer-encoding")
-        lines = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in hidden]
-        lines = [f"HTTP/1.1 {answer.status} Said", *lines, f"Content-Length: {len(content)}"]
-        # in one write: a second one would wait for the receiver, who acknowledges the first a while later
-        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode() + content)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+            self.seen.append(f"{call.command} {call.path}")
+            is_lost = len(self.seen) - 1 == self.loses
+        answer = call.forward()
+        call.drop() if is_lost else call.answer(*answer)
 
 
 class Quick(Session):
@@ -255,7 +222,7 @@ class Kept:
 
 def main() -> None:
     direct = CrucibleClient(URL, KEY)
-    proxy = Proxy(URL.removeprefix("http://").partition("/")[0])
+    proxy = Losing(URL.removeprefix("http://").partition("/")[0])
     url = f"http://127.0.0.1:{proxy.server_address[1]}/api/v3"
     lead = direct.account.whoami().user_unique_id
     direct.projects.create(project_id="lab", organization="local", project_lead=lead)
