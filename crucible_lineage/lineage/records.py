@@ -21,6 +21,7 @@ from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.text.amounts import distinct
 from crucible_lineage.text.times import measured_at, span_text, utc
 
+SOURCE, SURROUNDINGS = "source of steps", "environment of steps"  # kinds of datasets that results rely on
 UNKNOWN_INPUTS = "inputs not known"  # end of the note about a call that wrote files, and was not seen to read any
 _SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
 DEEPEST = 8  # levels of nested values with names of their own
@@ -235,7 +236,7 @@ def declared_step(record: JsonMapping | None) -> tuple[str, str]:
 def is_support(record: JsonMapping | None) -> bool:
     """Return whether the dataset supports results: the source of their steps, or the environment of these."""
     kind = mapping(provenance(record).get("activity")).get("kind")
-    return kind in ("source of steps", "environment of steps")
+    return kind in (SOURCE, SURROUNDINGS)
 
 
 def is_withdrawn(record: JsonMapping | None) -> bool:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 SCHEMA = "crucible-lineage/provenance/1"
-SOURCE, SURROUNDINGS = "source of steps", "environment of steps"  # kinds of datasets that results rely on
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"
 

@@ -24,10 +24,10 @@ from crucible_lineage.core.journal import MADE, ResultRow
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.records import SOURCE, SURROUNDINGS
 from crucible_lineage.machine.checksums import FileChecksums, scan_file
 from crucible_lineage.machine.disk import flush
 from crucible_lineage.provenance.recipe import UsedDataset, origin_of
-from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import INHERITED, DatasetRef, FileRef, context_of, inherited_context, last_taken, utf8_name
 from crucible_lineage.text.masking import WAY_OUT, learn, masked
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.records import SOURCE, SURROUNDINGS
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import RULES
@@ -35,7 +36,7 @@ from crucible_lineage.provenance.environment import (
     lock_text,
 )
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
-from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, files_record
+from crucible_lineage.provenance.record import files_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.deliver import Deliver
 from crucible_lineage.registration.payload import LocalFile, NewDataset
