@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ import pytest
 from crucible_lineage.pipeline.plan.fetch import open_source
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
+from tests.eventually import eventually
 from tests.gcs.faulty_proxy import FaultyProxy
 from tests.runs import run as run_file
 
@@ -68,11 +68,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
         arguments = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
         process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            end = time.monotonic() + 20
-            while not answers(f"{there}/_internal/healthcheck"):
-                assert process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.02)
+            eventually(lambda: answers(f"{there}/_internal/healthcheck"), 20)
             httpx.post(f"{there}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
             yield proxy
         finally:
@@ -119,5 +115,4 @@ Run = Callable[[Path], RunResult]
 @pytest.fixture
 def run(session: Session) -> Run:
     """Runs a pipeline file on the local engine."""
-
     return partial(run_file, session)

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,11 +15,6 @@ import pytest
 from pydantic import BaseModel
 
 from crucible_lineage.tasks.values import store_value
-
-
-class Phase(Enum):
-    SOLID = 1
-    LIQUID = "l"
 
 
 class Peak(NamedTuple):
