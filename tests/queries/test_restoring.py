@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import LineageError
-from crucible_lineage.provenance.record import SURROUNDINGS
+from crucible_lineage.lineage.records import SURROUNDINGS
 from crucible_lineage.remake.driver import Options
 from crucible_lineage.remake.reproduce import BUILT, restore
 from crucible_lineage.statements.consent import Consent
