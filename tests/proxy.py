@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 HOP = ("content-length", "connection", "transfer-encoding")  # headers of one connection
 
@@ -76,12 +76,6 @@ class Proxy(ThreadingHTTPServer):
     def handle(self, call: Call) -> None:
         """Pass a call on."""
         call.answer(*call.forward())
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def close(self) -> None:
         self.shutdown()

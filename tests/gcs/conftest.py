@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     there = f"http://127.0.0.1:{port}"
-    with FaultyProxy() as proxy:
+    with closing(FaultyProxy()) as proxy:
         proxy.target = f"127.0.0.1:{port}"
         options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "filesystem"}
         options |= {"external-url": proxy.url, "public-host": proxy.url.removeprefix("http://")}

@@ -12,10 +12,7 @@ from tests.proxy import Call, Proxy
 
 @dataclass
 class Fault:
-    """What goes wrong `times` times with GET requests of a path; `hits` says how often it did.
-
-    status: such an answer; cut: it breaks after `bytes` of a download; changed: its first byte is another one.
-    """
+    """What goes wrong `times` times with GETs of a path: a status, a cut after `bytes`, a changed first byte."""
 
     action: str
     path: str

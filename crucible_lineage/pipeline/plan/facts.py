@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from crucible_lineage.core.store import Ingestion
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values, shared
 from crucible_lineage.machine.process import in_threads
@@ -51,7 +52,8 @@ class ParentFacts:
             self._read |= {mfid: _undelivered(new) for mfid, new in waiting.items()}
             mfids = [mfid for mfid in mfids if mfid not in waiting]
             records = self._session.mirror.read_among(self._project, mfids)
-            self._read |= zip(records, in_threads(lambda entry: self._own(*entry), list(records.items())), strict=True)
+            own = in_threads(lambda entry: self._own(*entry), list(records.items()))
+            self._read |= {mfid: read for mfid, read in zip(records, own, strict=True) if read}
             sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
             missing = sources - self._read.keys()
 
@@ -121,12 +123,14 @@ class ParentFacts:
             by_role.setdefault(part.role, []).append(facts.known())
         return by_role
 
-    def _own(self, mfid: str, record: JsonMapping) -> tuple[DatasetFacts, tuple[str, ...]]:
+    def _own(self, mfid: str, record: JsonMapping) -> tuple[DatasetFacts, tuple[str, ...]] | None:
         about, stored = _about(record), provenance(record).get("facts")
         if isinstance(stored, Mapping):  # of a result: as registered, whatever a service has added since
             return replace(DatasetFacts.from_json(stored), metadata=returned_values(record)), about
-        keywords = [word.keyword for word in self._session.client.datasets.get_keywords(mfid)]
-        return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
+        with suppress(ForbiddenError, NotFoundError):  # deleted or hidden since it was listed
+            keywords = [word.keyword for word in self._session.client.datasets.get_keywords(mfid)]
+            return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
+        return None
 
 
 def facts_in(recipe: JsonMapping) -> Facts | None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from crucible_lineage import Facts, connect, registering
 from crucible_lineage.ask.explain import explain
+from crucible_lineage.client.datasets import DatasetCalls
 from crucible_lineage.client.files import IngestionCalls
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.session import Session
@@ -152,6 +154,11 @@ def test_a_step_goes_on_without_facts_that_no_worker_of_the_service_reads(
     waiting, going_on = [record.message for record in caplog.records if record.name == follow]
     assert waiting.startswith("waiting until Crucible has read 2 files, whose facts a step takes, at most ")
     assert going_on.startswith("going on without what Crucible has not read yet: a_5mW.txt of 'a_5mW.txt', b_10mW")
+
+
+def test_a_parent_deleted_while_its_facts_are_read_fails_one_step(power: Path, run: Run, monkeypatch: Any) -> None:
+    monkeypatch.setattr(DatasetCalls, "get_keywords", Mock(side_effect=NotFoundError("it is gone")))
+    assert "cannot be read: it does not exist, or is not visible" in run(power).errors["mean"]
 
 
 SCRIPT = """
