@@ -20,7 +20,7 @@ from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.prov import render_prov_json, shareable
 from crucible_lineage.lineage.svg import render_png, render_svg
-from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
+from crucible_lineage.lineage.text import render_dot, render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.machine.process import Tell
@@ -34,11 +34,13 @@ RENDERERS: dict[str, Renderer] = {
     "mmd": lambda graph, focus, every: "\n".join(render_mermaid(graph.around(focus), focus, superseded=every)),
     "json": lambda graph, focus, _: json.dumps(to_node_link(graph.around(focus)), indent=1, ensure_ascii=False),
     "graphml": lambda graph, focus, _: render_graphml(graph.around(focus)),
+    "dot": lambda graph, focus, _: render_dot(graph.around(focus)),
     "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),
 }
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 BUNDLE = "zip"
-LIBRARIES = {"prov-json": "prov", BUNDLE: "rocrate"}
+OF_DATASETS = ("prov-json", BUNDLE)  # formats that a declaration has not
+LIBRARIES = {"dot": "pydot", "prov-json": "prov", BUNDLE: "rocrate"}
 DECLARATIONS = (".yaml", ".yml")
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
 ENDINGS = {"mermaid": "mmd"}  # others equal the format
@@ -129,7 +131,7 @@ def _fits_together(
     _refuse(is_packed and output is None, "a bundle is written: name a new file with -o")
     _refuse(is_packed and is_part, "a bundle has all ancestors: leave --depth, --up and --down out")
     if dataset is not None and dataset.endswith(DECLARATIONS):
-        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
+        _refuse(is_part or chosen in OF_DATASETS, f"--depth, --up, --down, {', '.join(OF_DATASETS)} go with an MFID")
 
 
 @question("lineage", check=_fits_together)
@@ -158,9 +160,10 @@ def lineage(
 
     For a pipeline file, show the declared steps with their states.
 
-    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, prov-json
-    (W3C PROV). To carry away: zip, a bundle of the dataset and its ancestors, an RO-Crate with files, records,
-    pictures, and verify.py, which needs only Python and checks it offline. PROV and zip need the extra `export`.
+    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, dot
+    (Graphviz), prov-json (W3C PROV). To carry away: zip, a bundle of the dataset and its ancestors, an RO-Crate with
+    files, records, pictures, and verify.py, which needs only Python and checks it offline. dot, prov-json and zip need
+    the extra `export`.
     Exit code 1 if a file for the zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)

@@ -1,7 +1,8 @@
-"""A lineage as text: node-link JSON, GraphML, Mermaid charts, and a tree for the terminal, raw data on top."""
+"""A lineage as text: node-link JSON, GraphML, DOT, Mermaid charts, and a tree for the terminal, raw data on top."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,12 +64,30 @@ def to_node_link(graph: LineageGraph) -> JsonObject:
 
 def render_graphml(graph: LineageGraph) -> str:
     """Return GraphML: the attributes of node-link JSON as texts and numbers, on one line each."""
+    return "\n".join([*networkx.generate_graphml(_flat(graph), named_key_ids=True), ""])
+
+
+def render_dot(graph: LineageGraph) -> str:
+    """Return DOT for Graphviz, with the attributes of GraphML. Raises ImportError without `pydot`."""
+    shown = _flat(graph)
+    for entry in (*shown.nodes.values(), *(entry for *_, entry in shown.edges.data())):
+        entry |= {
+            key: json.dumps(value, ensure_ascii=False) for key, value in entry.items()
+        }  # pydot escapes too little
+    for mfid, entry in shown.nodes.items():
+        entry["label"] = entry.pop("name", mfid)
+    text: str = networkx.nx_pydot.to_pydot(shown).to_string()
+    return text
+
+
+def _flat(graph: LineageGraph) -> networkx.DiGraph[str]:
+    """Return the public graph with texts on one line and numbers as its only attributes."""
     shown = _public(graph)
     for entry in (*shown.nodes.values(), *(entry for *_, entry in shown.edges.data())):
         entry |= {"superseded_by": " ".join(entry["superseded_by"])} if "superseded_by" in entry else {}
         entry.pop("doubtful", None)
         entry |= {key: plain(value) for key, value in entry.items() if isinstance(value, str)}
-    return "\n".join([*networkx.generate_graphml(shown, named_key_ids=True), ""])
+    return shown
 
 
 def _public(graph: LineageGraph) -> networkx.DiGraph[str]:

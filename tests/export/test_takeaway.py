@@ -51,6 +51,7 @@ def checked(folder: Path) -> tuple[int, str]:
         ("it.mmd", b"flowchart LR"),
         ("it.json", b"{"),
         ("it.graphml", b"<graphml"),
+        ("it.dot", b"strict digraph"),
     ],
 )
 def test_the_ending_of_the_file_decides_its_format(
@@ -305,7 +306,7 @@ def test_nothing_of_a_parent_that_may_not_be_seen_is_in_what_is_taken_away(
     assert json.loads((folder / "bundle.json").read_text())["hidden"] == [{"mfid": "hidden-1"}]
 
 
-@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "json", "graphml", "prov-json"])
+@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "json", "graphml", "dot", "prov-json"])
 def test_nothing_of_a_hidden_parent_is_in_any_format(made: Any, colleague: Session, invoke: Any, kind: str) -> None:
     where = ["--url", made.session.client.api_url, "--api-key", "colleague-key"]
     ran = invoke("lineage", made.total, *where, "--format", kind)

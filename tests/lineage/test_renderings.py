@@ -8,6 +8,7 @@ import re
 from xml.etree import ElementTree
 
 import networkx
+import pydot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.prov import render_prov_json
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
+from crucible_lineage.lineage.text import render_dot, render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.refs import DERIVED, MEASURED, PART
 from tests.page import page_data
 
@@ -35,6 +36,7 @@ RENDERERS = {
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
     "node-link": lambda graph: json.dumps(to_node_link(graph)),
     "graphml": render_graphml,
+    "dot": render_dot,
     "prov-json": render_prov_json,
 }
 SVG = "{http://www.w3.org/2000/svg}"
@@ -174,10 +176,16 @@ def test_mermaid_charts_stay_within_its_limits_and_miss_no_edge():
         assert set(re.findall(r"(n\d+) -->|--> (n\d+)", chart)[0]) - {""} <= named
 
 
-def test_graphml_comes_back_with_every_link_and_field(tomography):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydot's parser
+def test_graphml_and_dot_come_back_with_every_link_and_field(tomography):
     graph = tomography(2)[0].graph
+    names = {mfid: node.name for mfid, node in graph.nodes.items()}
+    links = {ends: edge.relationship for ends, edge in graph.edges.items()}
+
     again = networkx.parse_graphml(render_graphml(graph))
-    assert dict(again.edges) == {ends: {"relationship_type": edge.relationship} for ends, edge in graph.edges.items()}
-    assert {mfid: entry.get("name", "") for mfid, entry in again.nodes.items()} == {
-        mfid: node.name for mfid, node in graph.nodes.items()
-    }
+    assert {ends: entry["relationship_type"] for ends, entry in again.edges.items()} == links
+    assert {mfid: entry["name"] for mfid, entry in again.nodes.items()} == names
+
+    drawn = networkx.nx_pydot.from_pydot(pydot.graph_from_dot_data(render_dot(graph))[0])
+    assert {ends: json.loads(entry["relationship_type"]) for ends, entry in drawn.edges.items()} == links
+    assert {mfid: json.loads(entry["label"]) for mfid, entry in drawn.nodes.items()} == names
