@@ -1,5 +1,7 @@
 """Files that a call opens: in Python by its audit events; at paths in its arguments also by libraries in C and by child
 processes, which Linux reports (inotify). Calls are identified by context, concurrent ones included.
+
+Steps that are called in other environments are watched by it, too: it needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ MOST_WATCHED = 500  # folders of one call
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHILDREN = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.fork"})
 _CODE = (".py", ".pyc", ".pyi", ".pyd", ".so", ".pth", ".dll")
-_SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/run", "/lib", "/lib64", "/bin", "/sbin")
+_SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/run", "/lib", "/lib64", "/bin", "/sbin")
+_SHARED = Path("/dev")  # where libraries also share memory
 
 watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
 _written: dict[str, None] = {}  # files that calls opened for writing, the last ones
@@ -178,7 +181,8 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
         watched.reset(token)
         with _lock:
             _system().leave(opened)  # until then, what other code opens is noted as theirs
-            _running.remove(opened)
+            if opened in _running:  # not in a process that the call has forked
+                _running.remove(opened)
 
 
 @functools.cache
@@ -207,8 +211,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         if other is not call:
             other.others.add(name)
     if call is not None and not call.is_over:
-        is_written = event == "os.rename" or not os.path.exists(name)  # noqa: PTH110 (SQLite creates it)
-        _note(call, name, arguments[2] if event == "open" else _WRITES if is_written else os.O_RDONLY)
+        if event != "open":  # SQLite creates a file that is not there
+            is_written = event == "os.rename" or not os.path.exists(name)  # noqa: PTH110
+            arguments = (path, None, _WRITES if is_written else os.O_RDONLY)
+        _note(call, name, arguments[2])
 
 
 def _opening() -> Iterator[str]:
@@ -223,6 +229,7 @@ def _opening() -> Iterator[str]:
 
 
 def _note(call: OpenedFiles, name: str, flags: object) -> None:
+    is_own = name in call.wrote  # what it reads there is what it has written
     if isinstance(flags, int) and flags & _WRITES:
         call.wrote.add(name)
         _written.pop(name, None)
@@ -231,7 +238,8 @@ def _note(call: OpenedFiles, name: str, flags: object) -> None:
             del _written[next(iter(_written))]
         if flags & os.O_TRUNC or (flags & os.O_CREAT and not flags & (os.O_APPEND | os.O_RDWR)):
             return
-    call.read.add(name)
+    if not is_own:
+        call.read.add(name)
 
 
 @functools.cache
@@ -241,14 +249,20 @@ def _places() -> tuple[Path, ...]:
     return tuple(map(Path, paths))
 
 
+def is_of_program(path: Path) -> bool:
+    """Return whether a file is code, or is in a folder of Python, of its packages, of the system or of programs."""
+    is_code = path.suffix in _CODE or not {"site-packages", "__pycache__"}.isdisjoint(path.parts)
+    return is_code or is_under(path, _places())
+
+
 def is_data_file(name: str) -> bool:
     """Return whether a file that a call opened is there, and is data: no code, no hidden, temporary or system file."""
     path, scratch = Path(name), Path(tempfile.gettempdir())
-    if path.suffix in _CODE or any(part.startswith(".") or part == "__pycache__" for part in path.parts[1:]):
+    if _SHARED in path.parents or any(part.startswith(".") for part in path.parts[1:]) or is_of_program(path):
         return False
     if scratch in path.parents and path.relative_to(scratch).parts[0].startswith(tempfile.gettempprefix()):
         return False
-    return path.is_file() and not is_under(path, _places()) and not is_key_file(path)
+    return path.is_file() and not is_key_file(path)
 
 
 # ---------------------------------------------------------------- what Linux tells

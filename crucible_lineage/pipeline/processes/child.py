@@ -17,15 +17,14 @@ import re
 import select
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath
 from types import CodeType, TracebackType
 from typing import Any, TextIO
@@ -34,6 +33,7 @@ from crucible_lineage.errors import shortened
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.disk import replacing
+from crucible_lineage.machine.opened import OpenedFiles, is_of_program, watch_files, watching
 from crucible_lineage.machine.pictures import draw_returned, open_figures, shown_note
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.refs import Facts
@@ -47,19 +47,7 @@ BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|d
 METADATA_FILE = "metadata.json"  # what a command writes into {out} to be the child's metadata
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 MAX_PATHS = 100  # more do not help the reader of a message
-_WRITES = os.O_WRONLY | os.O_RDWR
-
 MAX_NAMED = 3
-_CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")  # files that imports read
-# Folders of the system, of Python and of its packages.
-_SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH118 (compared as text, at each opening)
-    sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix,
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    "/usr", "/etc", "/proc", "/sys", "/lib", "/lib64", "/bin",
-)))  # fmt: skip
-_watched: ContextVar[tuple[dict[str, None], dict[str, None]] | None] = ContextVar("watched", default=None)
-_hooked = False
-asked_hosts: dict[str, None] = {}  # since files are watched
 _CACHES = ("~/.cache", "~/.config", "~/Library/Caches", "~/AppData/Local")
 _CACHE_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "MPLCONFIGDIR")  # the last one of matplotlib
 
@@ -103,12 +91,14 @@ def remake(path: str) -> None:
     request = json.loads(Path(path).read_text(encoding="utf-8"))
     source, answered = request["source"], Path(request["answer"])
     work, variables = answered.parents[1], _watch_variables(os.path.join(source, ""))  # noqa: PTH118
+    hosts: dict[str, None] = {}
+    sys.addaudithook(partial(_note_host, hosts))
     with watching_files(work) as (_, read):
         if is_command(request["function"]):
             answer = _command(request)
         else:
             answer = _answer(request, partial(_step, request["function"]), work)
-    seen = {"files": dict.fromkeys(map(str, (*read, *answer.get("read", ())))), "hosts": asked_hosts}
+    seen = {"files": dict.fromkeys(map(str, (*read, *answer.get("read", ())))), "hosts": hosts}
     answer["seen"] = {kind: list(names)[:MOST_ACCESSES] for kind, names in (seen | {"variables": variables}).items()}
     answer["environment"] = _environment(request["packages"])
     if answer.get("file", "").startswith(source):
@@ -392,46 +382,30 @@ def watching_files(allowed: Path) -> Iterator[tuple[list[Path], list[Path]]]:
 
     Temporary files, caches and those of system and packages are left out.
     """
-    global _hooked
-    if not _hooked:  # cannot be removed
-        _hooked = True
-        sys.addaudithook(_note)
-    found, written, read = (list[Path](), list[Path]()), dict[str, None](), dict[str, None]()
-    token = _watched.set((written, read))
+    watch_files()
+    found, opened = (list[Path](), list[Path]()), OpenedFiles(())
     try:
-        yield found
+        with watching(opened):
+            yield found
     finally:
-        _watched.reset(token)
-        caches = (*_CACHES, *(os.environ.get(name, "") for name in _CACHE_VARIABLES))
-        ignored = [Path(os.path.expanduser(path)).resolve() for path in (str(allowed), *caches) if path]  # noqa: PTH111
-        temporary = Path(tempfile.gettempdir()).resolve()
-        for paths, listed, folders in (
-            (written, found[0], [*ignored, temporary]),
-            (read, found[1], ignored),
-        ):
-            for path in map(Path, paths):
-                if not any(path.resolve().is_relative_to(folder) for folder in folders) and path.is_file():
-                    listed.append(path)
+        caches = (*_CACHES, *filter(None, map(os.environ.get, _CACHE_VARIABLES)))
+        known = [os.path.realpath(os.path.expanduser(folder)) for folder in (str(allowed), *caches)]  # noqa: PTH111
+        found[0].extend(_outside(opened.wrote, [*known, os.path.realpath(tempfile.gettempdir())]))
+        found[1].extend(_outside(opened.read, known))
 
 
-def _note(event: str, arguments: tuple[object, ...]) -> None:
+def _outside(names: Iterable[str], folders: Sequence[str]) -> list[Path]:
+    """Return the files that are outside of these folders, and neither code nor those of system and packages."""
+    places = tuple(f"{folder}{os.sep}" for folder in folders)
+    paths = (Path(name) for name in sorted(names) if not name.startswith(places))  # of thousands, most are within
+    files = (path for path in paths if path.is_file() and not is_of_program(path))
+    return list(islice((path for path in files if not str(path.resolve()).startswith(places)), MAX_PATHS))
+
+
+def _note_host(hosts: dict[str, None], event: str, arguments: tuple[object, ...]) -> None:
     if event == "socket.getaddrinfo" and arguments[0]:
         host, port = (part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in arguments[:2])
-        asked_hosts[f"{host}:{port}"] = None
-    if event != "open" or (opened := _watched.get()) is None:
-        return
-    written, read = opened
-    path, _, flags = arguments
-    if not isinstance(path, (str, bytes)) or not isinstance(flags, int):
-        return
-    name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - resolving would ask the disk at each opening
-    if flags & _WRITES:
-        if "__pycache__" not in name and len(written) < MAX_PATHS:
-            written[name] = None
-    elif len(read) < MAX_PATHS and not (
-        name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in written
-    ):
-        read[name] = None
+        hosts[f"{host}:{port}"] = None
 
 
 def failure_line(error: BaseException, function: Callable[..., object] | None) -> str:

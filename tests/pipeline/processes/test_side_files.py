@@ -84,5 +84,7 @@ def test_files_read_elsewhere_and_removed_files_are_not_listed(elsewhere: Path) 
         (elsewhere / "gone.txt").write_text("1")
         (elsewhere / "gone.txt").unlink()
         (elsewhere / "kept.txt").write_text("1")
+        (elsewhere / "draft").write_text("1")
+        (elsewhere / "draft").rename(elsewhere / "named.txt")
     (elsewhere / "later.txt").write_text("1")
-    assert written == [elsewhere / "kept.txt"]
+    assert written == [elsewhere / "kept.txt", elsewhere / "named.txt"]
