@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +44,10 @@ class Ingestor:
     is_harmless: bool = False  # of small files: pure Python, which takes a thousandth of the start of a process
 
 
-# By name: the plugin of RosettaSciIO, and the suffixes that belong to this kind of file only.
-_PLUGINS = {
-    "DigitalMicrographIngestor": ("digitalmicrograph", {".dm3", ".dm4"}),
-    "EMDIngestor": ("emd", {".emd"}),
-    "FEISeriesIngestor": ("tia", {".ser"}),
-    "BrukerIngestor": ("bruker", {".bcf"}),
-    "MRCIngestor": ("mrc", {".mrc"}),
-    "EMSAIngestor": ("msa", {".msa", ".ems", ".emsa"}),
-    "RenishawIngestor": ("renishaw", {".wdf"}),
-    "DigitalSurfIngestor": ("digitalsurf", {".sur", ".pro"}),
-    "HyperSpyIngestor": ("hspy", {".hspy"}),
-}
 _IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
 INGESTORS: tuple[Ingestor, ...] = (
     Ingestor("H5Ingestor", {".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"}, readers.read_hdf5),
     Ingestor("ImageIngestor", _IMAGES, readers.read_image),
-    *(
-        Ingestor(name, suffixes, partial(readers.read_signals, plugin, min(suffixes)))
-        for name, (plugin, suffixes) in _PLUGINS.items()
-    ),
-    Ingestor("WorkbookIngestor", {".xlsx", ".xlsm", ".xls", ".ods"}, readers.read_workbook),
     Ingestor("JsonIngestor", {".json"}, readers.read_json, is_harmless=True),
     Ingestor("DelimitedTextIngestor", {".csv", ".tsv", ".txt", ".dat"}, readers.read_table, is_harmless=True),
 )

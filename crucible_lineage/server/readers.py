@@ -9,15 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import math
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +28,6 @@ MAX_VALUE_CHARACTERS = 2000
 MAX_LIST_ITEMS = 100
 MAX_JSON_BYTES = 4 << 20  # the limit of one resource's metadata
 MAX_TABLE_BYTES = 16 << 20  # chosen: half a million rows
-MAX_WORKBOOK_BYTES = 64 << 20
-MAX_SHEETS = 50
-MAX_SIGNALS = 50
 MAX_SCALAR_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
 THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
@@ -81,57 +75,32 @@ def read_table(path: Path) -> Found | None:
     return None
 
 
-def read_workbook(path: Path) -> Found | None:
-    """Under `sheets`: the table of each sheet that has only a header and rows with as many cells."""
-    try:
-        from python_calamine import CalamineError, load_workbook
-    except ImportError:
-        return None
-    if path.stat().st_size > MAX_WORKBOOK_BYTES:
-        return None
-    try:
-        with path.open("rb") as file, load_workbook(file) as workbook:
-            sheets = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names}
-    except (CalamineError, OSError, ValueError):
-        return None
-    filled = {name: [[str(cell) for cell in row] for row in rows] for name, rows in sheets.items()}
-    tables = {name: _table([row for row in rows if any(row)]) for name, rows in filled.items()}
-    if not any(tables.values()) or len(tables) > MAX_SHEETS:
-        return Found({"sheets": _unread(len(tables), "sheet")}) if tables else None
-    return Found(
-        {"sheets": {name: {"table": table} if table else _unread(1, "sheet") for name, table in tables.items()}}
-    )
-
-
 def read_hdf5(path: Path) -> Found | None:
     """HDF5 and NeXus: attributes of the root; under `hdf5`, all attributes, single values, and shapes of arrays."""
-    with _hdf5(path) as file:
-        if file is None:
-            return None
+    try:
+        import h5py
+
+        file = h5py.File(path, "r")
+    except (ImportError, OSError):
+        return None
+    with file:
         root, nodes = _attributes(file), list[tuple[str, Any]]()
         file.visititems(lambda name, node: nodes.append((name, node)))  # no soft and no external links
         if len(nodes) > MAX_ENTRIES:
             return Found({**root, "hdf5": _unread(len(nodes), "object")})
         attributes = {name: found for name, node in nodes if (found := _attributes(node))}
+        arrays = {name: node for name, node in nodes if isinstance(node, h5py.Dataset)}
         values: JsonObject = {}
-        for name, node in nodes:
-            if (
-                hasattr(node, "shape")
-                and node.size == 1
-                and not _lies_elsewhere(node)
-                and node.nbytes <= MAX_SCALAR_BYTES
-            ):
+        for name, node in arrays.items():
+            lies_elsewhere = bool(node.external) or node.is_virtual  # its bytes are in other files
+            if node.size == 1 and not lies_elsewhere and node.nbytes <= MAX_SCALAR_BYTES:
                 # Not a missing filter, a reference, bytes that are not text.
                 with suppress(OSError, TypeError, ValueError, KeyError):
                     values[name] = _of_hdf5(node[()])
-        arrays = {
-            name: {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
-            for name, node in nodes
-            if hasattr(node, "shape")
-        }
+        shapes = {name: {"shape": list(node.shape or ()), "dtype": str(node.dtype)} for name, node in arrays.items()}
     units = {name: found["units"] for name, found in attributes.items() if isinstance(found.get("units"), str)}
     shown = {name: {"value": value, "unit": units[name]} if name in units else value for name, value in values.items()}
-    contents = {"attributes": attributes, **({"values": shown} if shown else {}), "datasets": arrays}
+    contents = {"attributes": attributes, **({"values": shown} if shown else {}), "datasets": shapes}
     return Found({**root, "hdf5": contents})
 
 
@@ -154,81 +123,18 @@ def read_image(path: Path) -> Found | None:
     return Found({"image": described | ({"tags": tags} if tags else {})}, thumbnail)
 
 
-def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
-    """Under `signals`: axes and metadata as RosettaSciIO names them; only their number if it warns of its own reading.
-
-    None without RosettaSciIO, and for a file that refers to other files.
-    """
-    try:
-        reader = import_module(f"rsciio.{plugin}").file_reader
-    except ImportError:
-        return None
-    with _hdf5(path) as file:
-        if file is not None:
-            import h5py  # loaded already
-
-            linked = file.visititems_links(lambda _, link: isinstance(link, h5py.ExternalLink) or None)
-            if linked or file.visititems(lambda _, node: _lies_elsewhere(node) or None):
-                return None  # a library would follow links and arrays into other files
-    with tempfile.TemporaryDirectory() as folder, _doubts() as doubts:
-        named = Path(folder, f"content{suffix}")  # it refuses a name without a suffix
-        named.symlink_to(path.resolve())
-        try:
-            signals = list(reader(str(named), lazy=True))
-        except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
-            doubts.clear()
-            signals = list(reader(str(named)))
-        for signal in signals:
-            general = signal.get("metadata", {}).get("General", {})
-            if general.get("original_filename") == named.name:
-                del general["original_filename"]
-    if len(signals) > MAX_SIGNALS or doubts:
-        return Found({"signals": _unread(len(signals), "signal"), **({"doubts": doubts[:5]} if doubts else {})})
-    names = ("name", "units", "size", "scale", "offset")
-    described = [
-        {
-            "shape": signal["data"].shape,
-            "dtype": str(signal["data"].dtype),
-            "axes": [{name: axis.get(name) for name in names} for axis in signal.get("axes", ())],
-            "metadata": signal.get("metadata", {}),
-        }
-        for signal in signals
-    ]
-    return Found({"signals": [plain(signal) for signal in described]})
-
-
-@contextmanager
-def _doubts() -> Iterator[list[str]]:
-    """Yield a list that gets what RosettaSciIO warns of: what it guesses or does not understand of a file."""
-    doubts: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: doubts.append(record.getMessage())  # type: ignore[method-assign]
-    log = logging.getLogger("rsciio")
-    log.addHandler(handler)
-    try:
-        yield doubts
-    finally:
-        log.removeHandler(handler)
-        doubts[:] = [plain(doubt) for doubt in doubts if "using generic signal class" not in doubt]
-
-
 def _unread(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}, not summarised"
 
 
 def plain(value: Any) -> Any:
-    """Convert a value of a file format to JSON; NaN and infinities become None, of what is long only its length.
-
-    Objects lose empty entries and the notes of a library on its own reading.
-    """
+    """Convert a value of a file format to JSON; NaN and infinities become None, of what is long only its length."""
     if hasattr(value, "tolist"):
         value = value.tolist() if getattr(value, "size", 1) <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
     if isinstance(value, Mapping):
         if len(value) > MAX_ENTRIES:
             return _unread(len(value), "item")
-        inner = {str(key): plain(item) for key, item in value.items()}
-        own = {key: item for key, item in inner.items() if not key.startswith(("_", "FileIO"))}
-        return {key: item for key, item in own.items() if item not in (None, "", {}, [])}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return _unread(len(value), "item") if len(value) > MAX_LIST_ITEMS else [plain(item) for item in value]
     if value is None or isinstance(value, bool | int):
@@ -293,16 +199,6 @@ def _column(name: str, cells: Sequence[str]) -> JsonObject:
     return described if any(_MISSING_CODE.fullmatch(f"{end:g}") for end in ends.values()) else described | ends
 
 
-def _hdf5(path: Path) -> AbstractContextManager[Any]:
-    """Open an HDF5 file; None if it is none, cannot be read, or h5py is missing."""
-    try:
-        import h5py
-
-        return h5py.File(path, "r")  # type: ignore[no-any-return]
-    except (ImportError, OSError):
-        return nullcontext()
-
-
 def _attributes(node: Any) -> JsonObject:
     """Return the attributes of a node, without references and raw bytes."""
     result: JsonObject = {}
@@ -327,11 +223,6 @@ def _of_hdf5(value: Any) -> Any:
     if not isinstance(value, str | bool | int | float) or not re.fullmatch(r"[^\0-\x08\x0b-\x1f\x7f]*", str(value)):
         raise TypeError(type(value))
     return plain(value)
-
-
-def _lies_elsewhere(node: Any) -> bool:
-    """Return whether the bytes of an array are in other files."""
-    return hasattr(node, "shape") and (bool(node.external) or bool(node.is_virtual))
 
 
 def _tags(image: Picture) -> JsonObject:

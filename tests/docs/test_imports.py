@@ -15,8 +15,7 @@ FOLDERS = {PACKAGE: PACKAGE, "tasks": f"{PACKAGE}.tasks", "flows": f"{PACKAGE}.f
 # Libraries that cost over 5 % of the start of a command, and those of extras.
 HEAVY = {"filelock", "google_crc32c", "httpx", "jinja2", "mcp", "networkx", "prefect", "pydantic", "resvg_py"}
 HEAVY |= {"starlette", "uvicorn", "yaml"}
-OPTIONAL = {"PIL", "h5py", "matplotlib", "numpy", "pandas", "pika"}
-OPTIONAL |= {"prov", "pyarrow", "python_calamine", "rocrate"}
+OPTIONAL = {"PIL", "h5py", "matplotlib", "numpy", "pandas", "pika", "prov", "pyarrow", "rocrate"}
 # Modules of ours that cost as much: what registers, what starts processes, what reads the installed distributions.
 ROOMS = {
     "pipeline.job.job",

@@ -1,7 +1,7 @@
 """Judge the readers on real files: `PYTHONPATH=. python tests/server/ingest/judge.py FOLDER`.
 
-Each stated value is compared with what another library reads from the same bytes: pandas with openpyxl, xlrd or odfpy,
-pyfive, tifffile, imagesize, ncempy. Where there is none, or it cannot read the file, the file is not judged.
+Each stated value is compared with what another library reads from the same bytes: pandas,
+pyfive, tifffile, imagesize. Where there is none, or it cannot read the file, the file is not judged.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def judge(folder: Path) -> Verdict:
             continue
         verdict.files[path.suffix.lower()] += 1
         try:
-            pairs = list(_JUDGES.get(name, _signals)(path, found.metadata))
+            pairs = list(_JUDGES[name](path, found.metadata))
         except Exception:  # the other library is missing, or cannot read this
             continue
         verdict.judged[path.suffix.lower()] += 1
@@ -70,9 +70,13 @@ def _json(path: Path, found: Any) -> Pairs:
     yield from ((key, found[key], value) for key, value in document.items())
 
 
-def _columns(described: Any, frame: Any) -> Pairs:
+def _table(path: Path, found: Any) -> Pairs:
     import pandas as pd
 
+    mark = {"comma": ",", "semicolon": ";", "tab": "\t"}[found["table"]["delimiter"]]
+    lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
+    above = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    described, frame = found["table"], pd.read_csv(path, sep=mark, skiprows=above, encoding_errors="replace")
     yield "rows", described["rows"], len(frame)
     yield "names", [column["name"] for column in described["columns"]], [str(name).strip() for name in frame.columns]
     for place, column in enumerate(described["columns"]):
@@ -80,28 +84,6 @@ def _columns(described: Any, frame: Any) -> Pairs:
             numbers = pd.to_numeric(frame.iloc[:, place]).dropna()
             yield column["name"], [column["min"], column["max"]], [float(numbers.min()), float(numbers.max())]
         yield f"{column['name']} unit", column.get("unit", "") in column["name"], True
-
-
-def _table(path: Path, found: Any) -> Pairs:
-    import pandas as pd
-
-    mark = {"comma": ",", "semicolon": ";", "tab": "\t"}[found["table"]["delimiter"]]
-    lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
-    above = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
-    yield from _columns(found["table"], pd.read_csv(path, sep=mark, skiprows=above, encoding_errors="replace"))
-
-
-def _workbook(path: Path, found: Any) -> Pairs:
-    import pandas as pd
-
-    sheets = pd.read_excel(path, sheet_name=None)
-    if isinstance(found["sheets"], str):  # of charts, too, which pandas leaves out
-        yield "sheets", int(found["sheets"].split()[0]) >= len(sheets), True
-        return
-    yield "sheets", list(found["sheets"]), list(sheets)
-    for name, sheet in found["sheets"].items():
-        if not isinstance(sheet, str):
-            yield from _columns(sheet["table"], sheets[name].dropna(how="all"))
 
 
 def _hdf5(path: Path, found: Any) -> Pairs:
@@ -161,22 +143,7 @@ def _image(path: Path, found: Any) -> Pairs:
         yield "size", size, list(imagesize.get(str(path)))
 
 
-def _signals(path: Path, found: Any) -> Pairs:
-    from ncempy.io import dm, mrc, ser
-
-    readers = {".dm3": dm.dmReader, ".dm4": dm.dmReader, ".ser": ser.serReader, ".mrc": mrc.mrcReader}
-    other, (signal,) = readers[path.suffix.lower()](str(path)), found["signals"]
-    yield "shape", sorted(size for size in signal["shape"] if size > 1), sorted(s for s in other["data"].shape if s > 1)
-    scales = [abs(axis["scale"]) for axis in signal.get("axes", ()) if "scale" in axis]
-    pixel, units = [abs(float(one)) for one in other.get("pixelSize", ())], map(str, other.get("pixelUnit", ()))
-    if len(scales) == len(pixel) and {str(axis.get("units")) for axis in signal["axes"]} <= set(units):
-        yield "scales", sorted(scales), sorted(pixel)
-
-
-_JUDGES = {
-    "JsonIngestor": _json, "DelimitedTextIngestor": _table, "WorkbookIngestor": _workbook, "H5Ingestor": _hdf5,
-    "ImageIngestor": _image,
-}  # fmt: skip
+_JUDGES = {"JsonIngestor": _json, "DelimitedTextIngestor": _table, "H5Ingestor": _hdf5, "ImageIngestor": _image}
 
 if __name__ == "__main__":
     figures = judge(Path(sys.argv[1]))

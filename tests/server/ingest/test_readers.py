@@ -7,7 +7,6 @@ import json
 import math
 import os
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -85,25 +84,6 @@ def test_large_binary_file_is_not_read_whole(tmp_path: Path, name: str) -> None:
     with path.open("wb") as file:
         file.truncate(64 << 30)  # a hole; reading it would take minutes
     assert ingest(path, name, None) == (None, Found({}))
-
-
-def test_workbook_tells_the_table_of_each_sheet(read: Read) -> None:
-    rows = [["t (s)", "T (K)"], [0, 0], [1, 301.5]]  # a row of zeros is a row
-    found = read("run.xlsx", workbook({"Run 1": rows, "Notes": [["just words"]]}), "WorkbookIngestor")
-    assert found.metadata == {
-        "sheets": {
-            "Run 1": {
-                "table": {
-                    "rows": 2,
-                    "columns": [
-                        {"name": "t (s)", "unit": "s", "min": 0, "max": 1},
-                        {"name": "T (K)", "unit": "K", "min": 0, "max": 301.5},
-                    ],
-                }
-            },
-            "Notes": "1 sheet, not summarised",
-        }
-    }
 
 
 def test_hdf5_attributes_become_metadata_and_arrays_are_described(tmp_path: Path) -> None:
@@ -194,33 +174,6 @@ def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: 
     assert "unobtainium" not in json.dumps(found.metadata)
 
 
-@pytest.mark.parametrize("way", ["link", "stored", "virtual", None])
-def test_signals_that_lie_in_other_files_are_not_read(tmp_path: Path, way: str | None) -> None:
-    """A HyperSpy file, whose reader belongs to a library and follows all links."""
-    raw, other = tmp_path / "raw.bin", tmp_path / "of_others.h5"
-    raw.write_bytes(bytes(range(200)))
-    with h5py.File(other, "w") as file:
-        file["data"] = np.arange(200, dtype="u1")
-    path = tmp_path / "spy.hspy"
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
-        signal = file.create_group("Experiments/x")
-        signal.create_group("axis-0").attrs.update({"size": 200, "scale": 1.0, "offset": 0.0, "navigate": False})
-        signal.create_group("metadata/Signal").attrs["signal_type"] = ""
-        signal.create_group("original_metadata")
-        layout = h5py.VirtualLayout(shape=(200,), dtype="u1")
-        layout[:] = h5py.VirtualSource(str(other), "data", shape=(200,))
-        if way == "link":
-            signal["data"] = h5py.ExternalLink(str(other), "/data")
-        elif way == "stored":
-            signal.create_dataset("data", shape=(200,), dtype="u1", external=[(str(raw), 0, 200)])
-        elif way == "virtual":
-            signal.create_virtual_dataset("data", layout)
-        else:
-            signal["data"] = np.arange(200, dtype="u1")
-    assert (ingest(path, path.name, None)[0] == "HyperSpyIngestor") == (way is None)
-
-
 def test_tiff_of_detector_counts_is_stretched_to_a_visible_thumbnail(tmp_path: Path) -> None:
     path = tmp_path / "sem.tif"
     counts = np.linspace(400, 600, 300 * 100).reshape(100, 300).astype(np.uint16)
@@ -288,50 +241,5 @@ def test_picture_that_was_cut_off_or_is_huge_is_described_without_a_thumbnail(tm
         assert (found.metadata["image"]["width_px"], found.thumbnail) == (width, None)
 
 
-def test_spectrum_of_a_microscope_tells_its_axis_and_metadata(read: Read) -> None:
-    head = {
-        "FORMAT": "EMSA/MAS Spectral Data File", "VERSION": "1.0", "TITLE": "zero loss", "DATE": "04-SEP-2012",
-        "TIME": "23:14", "NPOINTS": "4.0", "NCOLUMNS": "1.0", "XUNITS": "eV", "YUNITS": "Counts", "DATATYPE": "Y",
-        "XPERCHAN": "0.2", "OFFSET": "-0.4", "SPECTRUM": "",
-    }  # fmt: skip
-    lines = [*(f"#{name:12}: {value}" for name, value in head.items()), *("1.0,", "9.0,", "3.0,", "1.0,"),
-             "#ENDOFDATA   :", ""]  # fmt: skip
-    odd = "\n".join(lines).replace("04-SEP-2012", "4.9.12")
-    doubted = read("odd.msa", odd, "EMSAIngestor")
-    assert doubted.metadata["signals"] == "1 signal, not summarised"
-    assert "malformed DATE" in doubted.metadata["doubts"][0], "what RosettaSciIO guesses is not stated"
-    found = read("eels.msa", "\n".join(lines), "EMSAIngestor")
-    (signal,) = found.metadata["signals"]
-    assert (signal["shape"], signal["metadata"]["General"]["title"]) == ([4], "zero loss")
-    assert signal["axes"][0] | {"name": ""} == {"name": "", "units": "eV", "size": 4, "scale": 0.2, "offset": -0.4}
-    assert signal["metadata"]["General"]["date"] == "2012-09-04"
-
-
 def shown(found: Found) -> Image.Image:
     return Image.open(io.BytesIO(found.thumbnail or b""))
-
-
-def workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
-    """A workbook, of the parts that hold its cells."""
-    schemas = "http://schemas.openxmlformats.org"
-    main, office = f"{schemas}/spreadsheetml/2006/main", f"{schemas}/officeDocument/2006/relationships"
-    listed = related = ""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for n, (name, rows) in enumerate(sheets.items(), 1):
-            listed += f'<sheet name="{name}" sheetId="{n}" r:id="rId{n}"/>'
-            related += f'<Relationship Id="rId{n}" Type="{office}/worksheet" Target="worksheets/sheet{n}.xml"/>'
-            cells = [
-                [f'<c t="inlineStr"><is><t>{cell}</t></is></c>' if isinstance(cell, str) else f"<c><v>{cell}</v></c>"
-                 for cell in row] for row in rows
-            ]  # fmt: skip
-            data = "".join(f"<row>{''.join(row)}</row>" for row in cells)
-            sheet = f'<worksheet xmlns="{main}"><sheetData>{data}</sheetData></worksheet>'
-            archive.writestr(f"xl/worksheets/sheet{n}.xml", sheet)
-        book = f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>'
-        root = f'<Relationship Id="rId1" Type="{office}/officeDocument" Target="xl/workbook.xml"/>'
-        archive.writestr("xl/workbook.xml", book)
-        for path, relations in (("_rels/.rels", root), ("xl/_rels/workbook.xml.rels", related)):
-            text = f'<Relationships xmlns="{schemas}/package/2006/relationships">{relations}</Relationships>'
-            archive.writestr(path, text)
-    return stream.getvalue()
