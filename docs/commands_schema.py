@@ -114,7 +114,7 @@ GIVEN: Mapping[type, Any] = {
 DONE: Mapping[str, Any] = {
     "show": {"mfid": str, "log": str | None}, "statements": {"statements": list[AppliedStatement]},
     "lineage": {"output": str, "datasets": int, "hidden": int, "files": int, "bytes": int, "absent": TEXTS,
-                "list_sha256": str},
+                "manifest_sha256": str},
     "status": one_of(
         {"runs": list[ListedRun], "pipelines": OBJECTS, "failed_elsewhere": list[FailedRun], "failures": list[Failure],
          "waiting": list[ResultRow], "waiting_of_others": int, "damaged": list[SetAside], "not_ingested": TEXTS,

@@ -162,8 +162,8 @@ def lineage(
 
     Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, dot
     (Graphviz), prov-json (W3C PROV). To carry away: zip, a bundle of the dataset and its ancestors, an RO-Crate with
-    files, records, pictures, and verify.py, which needs only Python and checks it offline. dot, prov-json and zip need
-    the extra `export`.
+    files, records, pictures, and a list of hashes, which `sha256sum -c` checks. dot, prov-json and zip need the extra
+    `export`.
     Exit code 1 if a file for the zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from crucible_lineage.ask.names import NOT_LISTED, project_of_deleted
 from crucible_lineage.client import CrucibleClient
@@ -24,8 +23,8 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.records import provenance
 from crucible_lineage.pipeline.plan import corrections
-from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, gives_id, recipe_inputs
-from crucible_lineage.provenance.record import unreadable
+from crucible_lineage.provenance.recipe import changed_keys, gives_id
+from crucible_lineage.provenance.record import contradictions, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import currency_of
@@ -95,32 +94,12 @@ def _of_identity(name: str, mfid: str, record: Record) -> Iterator[Finding]:
             "file in it was edited; remake the dataset"
         )
         yield Finding("changed-recipe", "error", (mfid,), message, _new_attempt(record))
-    if differing := [part for part, same in _repeated_parts(record) if not same]:
+    if contradicted := contradictions(record):
         message = (
-            f"{name}: its record contradicts itself in {', '.join(differing)}: one of the two was edited; "
+            f"{name}: its record contradicts itself in {', '.join(contradicted)}: one of the two was edited; "
             "remake the dataset"
         )
         yield Finding("changed-record", "error", (mfid,), message, _new_attempt(record))
-
-
-def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
-    """Yield the parts that a record has twice, mostly in its recipe, and whether they agree."""
-    recipe = record.recipe
-    if record.result:
-        generated = (file.document() for file in record.generated or ())
-        yield "the list of its files", generated_sha256(generated) == record.result.generated_sha256
-    used = (
-        (part.role, part.origin or part.mfid, {file.name: file.sha256 for file in part.files or ()})
-        for part in record.used
-    )
-    yield "what was used", _sources(used, recipe) == _sources(recipe_inputs(recipe), recipe)
-    if not isinstance(record, StepRecord):
-        yield "its files", {file.name: file.sha256 for file in record.files} == (recipe.get("files") or {})
-        return
-    recorded = [record.step, record.activity.step, record.output]
-    yield "the step", recorded == [recipe["step"]] * 2 + [recipe["output"]]
-    yield "the code", record.activity.code.fingerprint == recipe["code"]
-    yield "the attempt", record.attempt == recipe.get("attempt", 0)
 
 
 def _of_files(evidence: Evidence, name: str, mfid: str, record: Record) -> Iterator[Finding]:
@@ -174,14 +153,6 @@ def _of_inputs(evidence: Evidence, name: str, mfid: str, record: Record) -> Iter
                 state = "has changed" if filename in hashes else "no longer exists"
                 message = f"{name} was made from the file {filename} of {short_id(parent)}, which {state}"
                 yield Finding("input-changed", "error", (parent, mfid), message, f"crucible-lineage verify {parent}")
-
-
-def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonMapping) -> list[Any]:
-    """Return the inputs sorted; for a dataset made manually, each origin once."""
-    found = [(role, source, sorted(files.items())) for role, source, files in inputs]
-    if recipe["kind"] == "files":
-        return sorted({(role, source) for role, source, _ in found})
-    return sorted(found)
 
 
 _RERUN = "crucible-lineage data clean --cache && crucible-lineage run PIPELINE"

@@ -84,7 +84,7 @@ class _Builder(DataEntities):
             self._add_action(activity)
         if self.steps:
             self._add_workflow()
-        readme = TextFile("README.md", "what this is", readme_text(self.header, self.rights, extras))
+        readme = TextFile("README.md", "what this is", readme_text(self.header, self.lineage, extras))
         self.texts.append(readme)
         for file in (readme, *extras):
             self.add_text(file)

@@ -178,6 +178,7 @@ class DataEntities:
                     quote(file.path) or f"#{node.id}-file-{number}",
                     "File",
                     file.name,
+                    description=f"not included: {file.why_absent}" if file.why_absent else "",
                     contentSize=str(file.size) if file.size is not None else "",
                     sha256=file.sha256,
                     encodingFormat=media_type(file.name),
@@ -247,13 +248,20 @@ def workflow_text(steps: Sequence[ExportedActivity]) -> str:
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
 
-def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile]) -> str:
-    """Return the text of README.md, with markup in names escaped."""
+def readme_text(header: CrateHeader, lineage: ExportedLineage, extras: Sequence[TextFile]) -> str:
+    """Return the text of README.md, with markup in names escaped; it names the files that are not included."""
+    rights = lineage.rights.get(header.about, Rights())
     listed = [f"- `{file.path}`: {escape(plain(file.name))}" for file in extras if "/" not in file.path]
     about = [f"# {escape(plain(header.name))}", "", escape(plain(header.description)), ""]
     machine = f"`{METADATA}` describes everything here for programs (RO-Crate, https://w3id.org/ro/crate)."
     about += [*(f"- {escape(plain(line))}" for line in rights.lines()), ""] if rights != Rights() else []
-    return "\n".join([*about, machine, "", *listed]).rstrip() + "\n"
+    absent = [
+        f"- not included: {escape(plain(f'{mfid}: {file.why_absent}'))}"
+        for mfid, files in lineage.files.items()
+        for file in files
+        if file.why_absent
+    ]
+    return "\n".join([*about, machine, "", *listed, *absent]).rstrip() + "\n"
 
 
 def utf8(content: str) -> bytes:

@@ -42,12 +42,16 @@ _ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own names
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a dataset. `path` is the path of its bytes in an export that includes them, with `/`, else empty."""
+    """A file of a dataset. `path` is the path of its bytes in an export that includes them, with `/`, else empty.
+
+    `why_absent` says why an export that includes bytes lacks them.
+    """
 
     name: str
     sha256: str = ""
     size: int | None = None
     path: str = ""
+    why_absent: str = ""
 
 
 @dataclass(frozen=True)

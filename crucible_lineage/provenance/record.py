@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.errors import ChecksumError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import KEY, record_in
-from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset, generated_sha256, recipe_inputs
 from crucible_lineage.refs import DatasetRef, FileRef
 
 if TYPE_CHECKING:
@@ -150,6 +150,39 @@ def _parsed(scientific_metadata: Mapping[str, object] | None) -> StepRecord | Fi
     if isinstance(schema, str) and schema != SCHEMA:
         return f"it is of schema {schema}, this version reads {SCHEMA}"
     return parse_record(stored)
+
+
+def contradictions(record: StepRecord | FilesRecord) -> list[str]:
+    """Return the parts that a record has twice, mostly in its recipe, and that do not agree."""
+    return [part for part, is_same in _repeated_parts(record) if not is_same]
+
+
+def _repeated_parts(record: StepRecord | FilesRecord) -> Iterator[tuple[str, bool]]:
+    recipe = record.recipe
+    if record.result:
+        generated = (file.document() for file in record.generated or ())
+        yield "the list of its files", generated_sha256(generated) == record.result.generated_sha256
+    used = (
+        (part.role, part.origin or part.mfid, {file.name: file.sha256 for file in part.files or ()})
+        for part in record.used
+    )
+    yield "what was used", _sources(used, recipe) == _sources(recipe_inputs(recipe), recipe)
+    step = record.as_step
+    if step is None:
+        yield "its files", {file.name: file.sha256 for file in record.files} == (recipe.get("files") or {})
+        return
+    recorded = [step.step, step.activity.step, step.output]
+    yield "the step", recorded == [recipe["step"]] * 2 + [recipe["output"]]
+    yield "the code", step.activity.code.fingerprint == recipe["code"]
+    yield "the attempt", step.attempt == recipe.get("attempt", 0)
+
+
+def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonMapping) -> list[Any]:
+    """Return the inputs sorted; for a dataset made manually, each origin once."""
+    found = [(role, source, sorted(files.items())) for role, source, files in inputs]
+    if recipe["kind"] == "files":
+        return sorted({(role, source) for role, source, _ in found})
+    return sorted(found)
 
 
 # Long provenance records: Crucible returns the records of a whole project at once, so each must stay small. A long one

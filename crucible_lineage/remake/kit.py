@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import KeptFile, StepRecord
 
 DRIVER = "reproduce.py"
+MANIFEST, RECORDS = "manifest-sha256.txt", "records"  # of a bundle
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
 _OWN = "crucible_lineage"
 STARTER = '''"""Run foreign code: make results again from the sources kept with them, and compare.

@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.errors import ChecksumError, InputError, shortened
-from crucible_lineage.lineage import verify_bundle
 from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.job.keeping import present_environment
 from crucible_lineage.pipeline.plan.fetch import LOST, cached_file, has_bytes, send_again
-from crucible_lineage.provenance.record import read_record
-from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.provenance.recipe import gives_id
+from crucible_lineage.provenance.record import contradictions, read_record
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.attempts import known_to_vary
-from crucible_lineage.remake.confine import RemakeError, unpack
-from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, Options, Outcome, remake
-from crucible_lineage.remake.kit import ENVIRONMENTS, SOURCES, KitStep, kept_bytes, write_kit
+from crucible_lineage.remake.confine import RemakeError, files_in, unpack
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, PLAN, Options, Outcome, remake
+from crucible_lineage.remake.kit import MANIFEST, RECORDS, KitStep, kept_bytes, write_kit
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.consent import Consent, RecordedCode, recorded_code
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import KeptFile
 
 BUILT = "environments"  # folder of built environments in the data folder
-LIST = "bundle.json"
 MOST_FINDINGS = 5  # chosen: in a message
 MOST_SHOWN = 1 << 20  # chosen: bytes that are printed of a source file
 
@@ -83,12 +82,15 @@ def reproduce_bundle(
     """
     with _folder(session) as name:
         opened = open_bundle(bundle, name / "bundle")
-        outputs, codes = opened.outputs()
-        (consent or Consent()).require(session, [code for code in codes if options.is_all or code.mfid == opened.about])
-        write_kit(name / "kit", opened.about, outputs, opened.file, opened.kept_bytes)
+        codes = [code for code in opened.codes if options.is_all or code.mfid == opened.about]
+        (consent or Consent()).require(session, codes)
+        files = opened.files
+        write_kit(
+            *(name / "kit", opened.about, opened.outputs, lambda _, file: files.get(file.sha256)), opened.kept_bytes
+        )
         outcomes = _remake(name / "kit", [opened.about], options, keep or name / "made", report)
     for outcome in outcomes:
-        outcome.compared_with = f"the bundle whose list has the SHA-256 {opened.sha256}"
+        outcome.compared_with = f"the bundle whose manifest has the SHA-256 {opened.sha256}"
     return outcomes
 
 
@@ -96,7 +98,7 @@ def code_to_show(session: Session, mfids: Sequence[str], bundle: Path | None) ->
     """Yield what making these results, or all of a bundle, again would run: its authors, its call, its source files."""
     with _folder(session) as name:
         opened = open_bundle(bundle, name / "bundle") if bundle else None
-        outputs, codes = opened.outputs() if opened else _outputs(session, mfids, is_all=False)
+        outputs, codes = (opened.outputs, opened.codes) if opened else _outputs(session, mfids, is_all=False)
         for output, code in zip(outputs, codes, strict=True):
             yield f"{code}, with {json.dumps(output.record.recipe['params'], ensure_ascii=False)}"
             if (archive := output.record.activity.code.archive) is None:
@@ -233,45 +235,32 @@ def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[l
 
 @dataclass(frozen=True)
 class OpenedBundle:
-    """A bundle that leads to its ids: its folder, and its list of contents with the SHA-256."""
+    """A bundle whose files are those of its manifest, of which `sha256` is the SHA-256: its files by their own.
 
-    folder: Path
-    contents: Mapping[str, Any]
+    `outputs` are its results of steps, whose recipes give their ids.
+    """
+
+    about: str
     sha256: str
+    files: Mapping[str, Path]
+    outputs: Sequence[KitStep]
 
     @property
-    def about(self) -> str:
-        """The result that it is about."""
-        return str(self.contents["about"])
-
-    def outputs(self) -> tuple[list[KitStep], list[RecordedCode]]:
-        """Return its results of steps, and the code of each. A bundle proves no account: its maker answers for it."""
-        outputs, codes = [], []
-        for entry in self.contents["datasets"]:
-            metadata = verify_bundle.record_of(self.folder, entry).get("scientific_metadata") or {}
-            record = read_record(metadata)
-            step = record.as_step if record is not None else None
-            if step is not None and step.is_whole:
-                name = f"the maker of the bundle, who names {step.agent.username}"
-                authors, runs = frozenset({self.sha256}), step.activity.function
-                outputs.append(KitStep(entry["mfid"], step, metadata))
-                codes.append(RecordedCode(entry["mfid"], step.declared_step, runs, authors, name))
-        return outputs, codes
-
-    def file(self, mfid: str, file: FileRef) -> Path | None:
-        """Return a dataset's file; None if its bytes are not in the bundle."""
-        entries = (
-            entry for dataset in self.contents["datasets"] if dataset["mfid"] == mfid for entry in dataset["files"]
-        )
-        return next((self.folder / entry["path"] for entry in entries if entry["sha256"] == file.sha256), None)
+    def codes(self) -> list[RecordedCode]:
+        """The code of each output. A bundle proves no account: its maker answers for it."""
+        return [
+            RecordedCode(
+                *(output.mfid, output.record.declared_step, output.record.activity.function, frozenset({self.sha256})),
+                f"the maker of the bundle, who names {output.record.agent.username}",
+            )
+            for output in self.outputs
+        ]
 
     def kept_bytes(self, kept: KeptFile) -> bytes:
         """Return source or environment by the hash in a record. InputError if it does not hold them."""
-        for path in (f"{SOURCES}/{kept.sha256}.zip", f"{ENVIRONMENTS}/{kept.sha256}.json"):
-            location = verify_bundle.inside(self.folder, path)
-            if location and location.is_file() and verify_bundle.sha256(location) == kept.sha256:
-                return location.read_bytes()
-        raise InputError(f"the bundle has no file with the SHA-256 {kept.sha256}")
+        if kept.sha256 not in self.files:
+            raise InputError(f"the bundle has no file with the SHA-256 {kept.sha256}")
+        return self.files[kept.sha256].read_bytes()
 
 
 def open_bundle(bundle: Path, folder: Path) -> OpenedBundle:
@@ -281,16 +270,29 @@ def open_bundle(bundle: Path, folder: Path) -> OpenedBundle:
             unpack(bundle, folder)
         else:
             folder = bundle
-        listed = (folder / LIST).read_bytes()
-        contents = json.loads(listed)
-        if contents["format"] != verify_bundle.FORMAT:
-            raise ValueError(f"its format is {contents['format']!r}")
-        findings = list(verify_bundle.all_findings(folder, contents))
+        about = str(json.loads((folder / PLAN).read_bytes())["about"])
+        listed = (folder / MANIFEST).read_bytes()
+        hashes = {name: sha256 for sha256, _, name in (line.partition("  ") for line in listed.decode().splitlines())}
+        present = {path.relative_to(folder).as_posix(): path for path in files_in(folder)}
+        faults = [
+            f"{name} is missing or holds other bytes"
+            for name, sha256 in hashes.items()
+            if name not in present or file_sha256(present[name]) != sha256
+        ]
+        outputs: list[KitStep] = []
+        for name in [] if faults else [name for name in hashes if name.startswith(f"{RECORDS}/")]:
+            mfid, metadata = Path(name).stem, json.loads(present[name].read_bytes()).get("scientific_metadata")
+            record = read_record(metadata)
+            if record is not None and record.is_whole:
+                faults += [] if gives_id(record.recipe, mfid) else [f"{mfid} is not the id of its recipe"]
+                faults += [f"{mfid}: its record contradicts itself in {part}" for part in contradictions(record)]
+                outputs += [KitStep(mfid, step, metadata)] if (step := record.as_step) else []
     except (OSError, RemakeError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"reproduce {bundle}: it is no bundle: {error}") from error
-    if findings:
+    if faults:
         raise InputError(
             f"reproduce {bundle}: it does not lead to its ids, so nothing of it was run: "
-            f"{shortened(findings, MOST_FINDINGS)}; get it from its maker again"
+            f"{shortened(faults, MOST_FINDINGS)}; get it from its maker again"
         )
-    return OpenedBundle(folder, contents, hashlib.sha256(listed).hexdigest())
+    files = {sha256: present[name] for name, sha256 in hashes.items()}
+    return OpenedBundle(about, hashlib.sha256(listed).hexdigest(), files, outputs)

@@ -99,7 +99,7 @@ def maker(folder: Path) -> str:
     if not (folder / "report.zip").exists():
         return ""
     with zipfile.ZipFile(folder / "report.zip") as bundle:
-        return hashlib.sha256(bundle.read("bundle.json")).hexdigest()
+        return hashlib.sha256(bundle.read("manifest-sha256.txt")).hexdigest()
 
 
 def follow(line: str, folder: Path, environment: dict[str, str], python: WarmPython) -> str:
@@ -110,7 +110,7 @@ def follow(line: str, folder: Path, environment: dict[str, str], python: WarmPyt
         ran = python.run(["-m", "crucible_lineage", *words], environment, folder)
     else:
         ran = subprocess.run(
-            [program, *words],
+            ["sh", "-c", line] if program == "cd" else [program, *words],
             cwd=folder,
             env=environment,
             capture_output=True,

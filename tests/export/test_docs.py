@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,5 +43,3 @@ def test_the_table_names_what_is_in_a_bundle(made: Any, invoke: Any, tmp_path: P
     for name in names:
         path = tmp_path / "it" / name.replace("MFID", made.total)
         assert path.exists(), name
-    ran = subprocess.run([sys.executable, "verify.py"], cwd=tmp_path / "it", capture_output=True, timeout=60)
-    assert ran.returncode == 0

@@ -24,7 +24,9 @@ from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import LineageError
 from crucible_lineage.notebook.catalogue import Catalogue
+from crucible_lineage.provenance.recipe import generated_sha256
 from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, run_confined
+from crucible_lineage.remake.kit import MANIFEST
 from crucible_lineage.server.schema import seal_rows
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -263,7 +265,7 @@ def forged(path: Path, change: Callable[[zipfile.ZipFile], None]) -> Path:
 
 
 def _large(archive: zipfile.ZipFile) -> None:
-    archive.writestr("bundle.json", "{}")
+    archive.writestr(MANIFEST, "")
     archive.filelist[0].file_size = 1 << 40
 
 
@@ -301,14 +303,12 @@ pathlib.Path(request["answer"]).write_text(json.dumps(said))
 
 
 def replaced(folder: Path, old: str, new: str) -> None:
-    """Replace a text in every document of the bundle, and update the hashes in its list."""
+    """Replace a text in every document of the bundle, and write its manifest again."""
     for path in folder.rglob("*.json"):
         path.write_text(path.read_text().replace(old, new))
-    listed = json.loads((folder / "bundle.json").read_text())
-    for entry in listed["others"]:
-        if (folder / entry["path"]).is_file():
-            entry["sha256"] = hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest()
-    (folder / "bundle.json").write_text(json.dumps(listed))
+    names = [line.split("  ")[1] for line in (folder / MANIFEST).read_text().splitlines()]
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / MANIFEST).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in hashes.items()))
 
 
 @pytest.mark.parametrize("is_consistent", [False, True])
@@ -324,6 +324,11 @@ def test_a_forged_bundle_is_neither_run_nor_believed(
     (folder / "remake" / "compare.py").write_text(LIAR.format(lied=str(lied)))
     after = hashlib.sha256(output.read_bytes()).hexdigest()
     if is_consistent:
+        path = folder / "records" / f"{made.counted}.json"
+        document = json.loads(path.read_text().replace(before, after))
+        record = document["scientific_metadata"]["crucible_lineage"]
+        record["result"]["generated_sha256"] = generated_sha256(record["generated"])
+        path.write_text(json.dumps(document))
         replaced(folder, before, after)
     else:
         plan = folder / "remake" / "plan.json"
@@ -334,12 +339,12 @@ def test_a_forged_bundle_is_neither_run_nor_believed(
     if not is_consistent:
         assert "does not lead to its ids" in refused.stderr, refused.stderr
         return
-    list_sha256 = hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
-    assert f"--run-code-of {list_sha256}" in refused.stderr, refused.stderr
-    ran = command("reproduce", folder, "--here", "--json", "--data", data, "--run-code-of", list_sha256)
+    maker = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    assert f"--run-code-of {maker}" in refused.stderr, refused.stderr
+    ran = command("reproduce", folder, "--here", "--json", "--data", data, "--run-code-of", maker)
     (found,) = json.loads(ran.stdout)["results"]
     assert (ran.returncode, found["verdict"]) == (1, "differs"), found
-    assert list_sha256 in found["compared_with"]
+    assert maker in found["compared_with"]
     assert not lied.exists()
 
 
