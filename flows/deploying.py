@@ -156,7 +156,7 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     strategy = ConcurrencyLimitStrategy.ENQUEUE if spec.trigger or spec.request else ConcurrencyLimitStrategy.CANCEL_NEW
     deployment = run_pipeline.to_deployment(
         name=spec.pipeline,
-        description=spec.description or f"Pipeline {spec.pipeline} of project {spec.project}.",
+        description=f"Pipeline {spec.pipeline} of project {spec.project}.",
         tags=["crucible", f"project:{spec.project}"],
         parameters=parameters,
         schedules=[schedule] if schedule else None,

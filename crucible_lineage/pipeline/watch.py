@@ -282,7 +282,7 @@ class Folder:
         if not current[0]:
             raise InputError("it is empty")
         written = datetime.fromtimestamp(current[1] / 1e9, UTC)
-        declared = self.declared.model_copy(update={"file": (str(path),), "known_since": written})
+        declared = self.declared.model_copy(update={"file": (str(path),)})
         files = hash_files([path], self.session)
         if same := find_measured(raw_files(self.project, files), self.session):
             return same

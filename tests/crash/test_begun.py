@@ -26,7 +26,7 @@ TOTAL = """
 pipeline: totals
 project: lab
 inputs:
-  scan: {file: "scan-*.txt", each: true, known_since: "2024-05-01T12:00:00Z"}
+  scan: {file: "scan-*.txt", each: true, timestamp: "since 2024-05-01T12:00:00Z"}
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: scan}}
   joined: {uses: "LABMODULE_join:joined", inputs: {parts: {from: scaled, group_by: []}}}

@@ -24,7 +24,7 @@ EACH = """
 pipeline: all-from-bucket
 project: lab
 inputs:
-  scan: {file: "gs://beamline-raw/run7/*.txt", each: true, known_since: "2024-05-01T12:00:00Z"}
+  scan: {file: "gs://beamline-raw/run7/*.txt", each: true, timestamp: "since 2024-05-01T12:00:00Z"}
 steps:
   scaled:
     uses: LABMODULE:scale

@@ -100,7 +100,7 @@ SECOND = """
 pipeline: refining
 project: lab
 inputs:
-  total: {pipeline: pipeline.yaml, step: total}
+  total: {pipeline: pipeline.yaml, from: total}
 steps:
   halves:
     uses: LABMODULE:split

@@ -73,7 +73,7 @@ FILES = """
 pipeline: soak-files
 project: lab
 inputs:
-  scan: {file: "scans/*.txt", each: true, optional: true, known_since: "2024-05-01T12:00:00Z"}
+  scan: {file: "scans/*.txt", each: true, optional: true, timestamp: "since 2024-05-01T12:00:00Z"}
 steps:
   scaled: {uses: "LABMODULE:scaled", inputs: {counts: scan}, params: {factor: 3}}
   total: {uses: "LABMODULE:total", inputs: {counts: {from: scaled, group_by: []}}}

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
@@ -99,6 +108,24 @@ class DatasetFields(DeclaredModel):
         return {name: value for name in DESCRIPTIVE if (value := getattr(self, name)) is not None}
 
 
+class Since(datetime):
+    """A moment at which data existed whose time of measurement is unknown: it orders ids, and is not recorded."""
+
+
+def _moment(value: object, validate: Callable[[object], datetime]) -> datetime:
+    """Return a moment with its time zone, as in `2024-05-01T12:00:00Z` or `since 2024-05-01T12:00:00Z`."""
+    text = value.removeprefix("since ") if isinstance(value, str) else value
+    if isinstance(text, (int, float)) or (isinstance(text, str) and text.strip("+-. ").isdigit()):
+        raise ValueError("a moment is written as in 2024-05-01T12:00:00Z; this would be seconds since 1970")
+    moment = validate(text)
+    if moment.tzinfo is None:
+        raise ValueError("the time zone is missing; write it as in 2024-05-01T12:00:00+02:00, or Z for UTC")
+    return moment if text == value else Since.fromisoformat(moment.isoformat())
+
+
+Moment = Annotated[datetime, WrapValidator(_moment, json_schema_input_type=datetime | str)]
+
+
 class PairedInput(TimeMatch):
     """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
 
@@ -132,10 +159,10 @@ class FileInput(PairedInput, Ingested, DatasetFields):
     file: Fields = Field(description="a name, a pattern (*, ?, [...], **), an address (gs://bucket/name), or a list")
     header: str | None = Field(default=None, description="a function that reads fields of a file, or `ingested`")
     each: bool = Field(default=False, description="true: every file is a dataset; steps run for each")
-    timestamp: datetime | None = Field(default=None, description="when it was measured, with the time zone; orders ids")
-    known_since: datetime | None = Field(
+    timestamp: Moment | None = Field(
         default=None,
-        description="if that time is unknown: a moment at which the data existed; orders ids, is not recorded",
+        description="when it was measured, with the time zone; if unknown, `since` and a moment at which the data "
+        "existed; orders ids",
     )
     samples: tuple[Mfid, ...] = Field(default=(), description="MFIDs of the measured samples; results inherit them")
     block: str | None = Field(default=None, description="the Prefect block that gives access to remote files")
@@ -164,19 +191,10 @@ class FileInput(PairedInput, Ingested, DatasetFields):
                 raise ValueError(f"{name}: {fault}" if name else fault)
         return value
 
-    @field_validator("timestamp", "known_since", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        if isinstance(value, (int, float)) or (isinstance(value, str) and value.strip("+-. ").isdigit()):
-            raise ValueError("a moment is written as in 2024-05-01T12:00:00Z; this would be seconds since 1970")
-        return value
-
-    @field_validator("timestamp", "known_since")
-    @classmethod
-    def _with_zone(cls, value: datetime | None) -> datetime | None:
-        if value is not None and value.tzinfo is None:
-            raise ValueError("the time zone is missing; write it as in 2024-05-01T12:00:00+02:00, or Z for UTC")
-        return value
+    @property
+    def measured(self) -> datetime | None:
+        """When it was measured, if that is known."""
+        return None if isinstance(self.timestamp, Since) else self.timestamp
 
     @property
     def paths(self) -> list[Path]:
@@ -256,7 +274,7 @@ class ResultInput(PairedInput):
     """The current results of a step of another pipeline, which must exist."""
 
     pipeline: str = Field(description="the file of the pipeline whose results are taken")
-    step: str = Field(description="the step that made them")
+    step: str = Field(alias="from", description="the step that made them")
     output: str | None = Field(default=None, description="which of its outputs, if it has several")
     each: bool = Field(default=False, description=_EACH)
     folder: Folder = Path()

@@ -303,7 +303,6 @@ class PipelineSpec(DeclaredModel):
     """
 
     pipeline: Name = Field(description="the name; results get the keyword pipeline:NAME")
-    description: str | None = Field(default=None, description="a description for people")
     project: str = Field(description="the project in Crucible that results belong to")
     timezone: Zone = Field(default="UTC", description="time zone of the schedule, and of nights, from noon to noon")
     env: tuple[str, ...] = Field(default=(), description="environment variables that the file may use")

@@ -297,7 +297,7 @@ def new_raw(
     fields = {
         "project_id": raw.project,
         "dataset_name": declared.dataset_name or utf8_name(name),
-        **({"timestamp": declared.timestamp.astimezone(UTC).isoformat()} if declared.timestamp else {}),
+        **({"timestamp": declared.measured.astimezone(UTC).isoformat()} if declared.measured else {}),
         **declared.access,
         **declared.descriptive,
     }

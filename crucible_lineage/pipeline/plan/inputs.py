@@ -144,7 +144,7 @@ def _calibrate(
     hint = f"; other kinds that exist: {kinds}" if others else ""
     chooser = CalibrationChooser(name, declared, Calibrations(certificates), as_of, hint)
     choices = []
-    for item in data:  # a time that nobody gave, such as `known_since`, does not count
+    for item in data:  # a time that nobody gave, such as `since`, does not count
         span = item.span if not item.new or item.fields.get("timestamp") else None
         choices.append(chooser.choose(item.label, item.fields, span))
     numbers = {
@@ -231,7 +231,7 @@ def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
     at_crucible, timestamp = item.dataset.taken if item.dataset else "", item.fields.get("timestamp")
     timestamp = (at_crucible or timestamp) if item.new else (timestamp or at_crucible)  # fields of files are declared
     if not timestamp:
-        since = item.new.known_since if item.new else None
+        since = item.new.timestamp if item.new else None
         return replace(item, span=(since, since)) if since else item
     moment = utc(str(timestamp))
     night = (moment.astimezone(zone) - NOON).date().isoformat()
@@ -327,12 +327,11 @@ def _hash_item(project: str, declared: FileInput, label: str, session: Session) 
         declared = _fill_from_header(declared, session)
     except InputError as error:  # one unusable file name does not stop the others
         return InputItem(label or _names(declared)[0].rpartition("/")[2], None, blocked=str(error))
-    moment = declared.timestamp or declared.known_since
     remote = _remote_files(declared, session)
     files = hash_files(declared.paths, session, remote)
-    raw = raw_files(project, files, moment, remote=remote, salt=declared.salt)
+    raw = raw_files(project, files, declared.timestamp, remote=remote, salt=declared.salt)
     fields = {**declared.descriptive, "dataset_name": declared.dataset_name, "metadata": declared.metadata}
-    fields |= {"timestamp": declared.timestamp.isoformat()} if declared.timestamp else {}
+    fields |= {"timestamp": declared.measured.isoformat()} if declared.measured else {}
     first = raw.files[0].ref.name
     about = first if len(raw.files) == 1 else ""
     return InputItem(label or first, None, fields, declared, raw, about=about)
@@ -347,8 +346,6 @@ def _fill_from_header(declared: FileInput, session: Session) -> FileInput:
     (path,) = declared.paths
     header = read_header(declared.header, declared.folder, path, session.store.checksums(path).sha256, session.store)
     metadata = {**header.pop("metadata"), **declared.metadata}
-    if declared.known_since and not declared.timestamp:
-        header.pop("timestamp", None)
     return declared.model_copy(
         update={"metadata": metadata, **{n: v for n, v in header.items() if getattr(declared, n) is None}}
     )

@@ -180,7 +180,7 @@ def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput
         update={
             "dataset_name": found.dataset_name or declared.dataset_name,
             "public": bool(found.public),
-            "timestamp": declared.timestamp or measured_at(record),
+            "timestamp": declared.measured or measured_at(record) or declared.timestamp,
             "keywords": tuple(dict.fromkeys((*keywords, *declared.keywords))),
             "metadata": {**declared.metadata, **current},
             "samples": tuple(dict.fromkeys((*samples_of(found), *declared.samples))),

@@ -45,17 +45,16 @@ def test_the_pipelines_of_the_documentation_are_valid(validator: Any) -> None:
 
 COMPLETE = """
 pipeline: whole
-description: all keys
 project: lab
 env: [LAB_TOKEN]
 params: {degree: 3}
 inputs:
   a: {file: a.txt, each: true, timestamp: "2024-05-01T12:00:00Z", samples: [0tr5k2ndm5zvd000nr21qakeh4], ingest: false}
-  b: {file: [a.txt, "b*.txt"], known_since: "2024-05-01T12:00:00Z", match: {a: [instrument_name, metadata.lamp]}}
+  b: {file: [a.txt, "b*.txt"], timestamp: "since 2024-05-01T12:00:00Z", match: {a: [instrument_name, metadata.lamp]}}
   c: {dataset: 0tr5k2ndm5zvd000nr21qakeh4}
   d: {dataset: [0tr5k2ndm5zvd000nr21qakeh4], each: true, match: {a: instrument_name}}
   e: {select: {measurement: x, keyword: y}, each: true}
-  f: {pipeline: other.yaml, step: s, output: low, each: true}
+  f: {pipeline: other.yaml, from: s, output: low, each: true}
   g: {each: [{file: a.txt, metadata: {x: 1}}], measurement: m}
 steps:
   s:

@@ -29,7 +29,7 @@ def two(tmp_path: Path, lab: Any) -> list[Path]:
     for number, (name, given) in enumerate(
         [
             ("one", '{file: x.txt, timestamp: "2024-05-01T12:00:00Z"}'),
-            ("two", "{pipeline: ../one/one.yaml, step: scaled}"),
+            ("two", "{pipeline: ../one/one.yaml, from: scaled}"),
         ]
     ):
         folder = tmp_path / name

@@ -101,9 +101,9 @@ def test_inputs_may_be_listed_selected_or_results_of_another_pipeline(
     selected = run(declare(many, '{select: {keyword: "pipeline:many"}}'))
     assert sorted(text_of(selected.datasets["made"]["out"]).split()) == ["1", "2", "3"]
 
-    other = run(declare(many, "{pipeline: many.yaml, step: copied}"))
+    other = run(declare(many, "{pipeline: many.yaml, from: copied}"))
     assert text_of(other.datasets["made"]["out"]) == "1 2 3", "in the order of the other pipeline"
-    mine = run(declare(many, "{pipeline: many.yaml, step: copied, each: true}", "copy"))
+    mine = run(declare(many, "{pipeline: many.yaml, from: copied, each: true}", "copy"))
     assert len(mine.datasets) == 3
     assert len(mine.executed) == 1, "two of them were made above"
 
@@ -148,7 +148,7 @@ def test_an_empty_selection_is_an_error_or_gives_no_instances(many: Any, session
 def test_a_missing_result_of_another_pipeline_blocks_the_step(
     many: Any, session: Session, run: Run, planned: Any
 ) -> None:
-    (made,) = planned(declare(many, "{pipeline: many.yaml, step: copied}")).values()
+    (made,) = planned(declare(many, "{pipeline: many.yaml, from: copied}")).values()
     assert made.state == "blocked"
     assert "copied[s1.txt] of" in made.causes[0]
     assert "is missing; run that pipeline first" in made.causes[0]
@@ -157,7 +157,7 @@ def test_a_missing_result_of_another_pipeline_blocks_the_step(
 
 def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Session, run: Run, text_of: Text) -> None:
     run(many.declare(MANY.replace('"s*.txt", each: true', "s2.txt"), "many.yaml"))
-    result = run(declare(many, "{pipeline: many.yaml, step: copied}", "copy"))
+    result = run(declare(many, "{pipeline: many.yaml, from: copied}", "copy"))
     assert text_of(result.datasets["made"]["out"]) == "2"
     many.declare(MANY, "many.yaml")
     run(many.folder / "many.yaml")
@@ -169,13 +169,13 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ("{pipeline: none.yaml, step: copied}", "there is no file"),
-        ("{pipeline: pipeline.yaml, step: made}", "uses its own result"),
-        ("{pipeline: many.yaml, step: copid}", "no step 'copid'; did you mean 'copied'?"),
-        ("{pipeline: many.yaml, step: copied, output: low}", "has the outputs out; name one with `output:`"),
+        ("{pipeline: none.yaml, from: copied}", "there is no file"),
+        ("{pipeline: pipeline.yaml, from: made}", "uses its own result"),
+        ("{pipeline: many.yaml, from: copid}", "no step 'copid'; did you mean 'copied'?"),
+        ("{pipeline: many.yaml, from: copied, output: low}", "has the outputs out; name one with `output:`"),
         ("{dataset: []}", "at least 1"),
         ("{file: s1.txt, timestamp: 2024}", "this would be seconds since 1970"),
-        ("{file: s1.txt, known_since: 2024-05-01T12:00:00}", "the time zone is missing"),
+        ("{file: s1.txt, timestamp: since 2024-05-01T12:00:00}", "the time zone is missing"),
     ],
 )
 def test_an_invalid_input_is_reported(many: Any, session: Session, declared: str, words: str) -> None:

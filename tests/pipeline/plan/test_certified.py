@@ -221,7 +221,7 @@ def test_the_time_since_a_file_is_known_is_not_that_of_its_measurement(
 ) -> None:
     lab.file("scan.txt", "1")
     certify(session, axes[0], RAMAN, "2024-01-01", why="fits")
-    file = '{file: scan.txt, each: true, known_since: "2024-03-01T00:00:00Z", instrument_name: Raman 1}'
+    file = '{file: scan.txt, each: true, timestamp: "since 2024-03-01T00:00:00Z", instrument_name: Raman 1}'
     path = lab.declare(SCANS.replace("{select: {measurement: scan}, each: true}", file), "scans.yaml")
     assert "no time of measurement" in next(iter(planned(path).values())).causes[0]
 

@@ -274,7 +274,7 @@ def test_results_of_another_pipeline_are_chosen_by_the_fields_and_times_of_their
     when = datetime(2024, 5, 12, 2, tzinfo=UTC)
     scans = [register("scan", camera, when, 7 + number) for number, camera in enumerate("AB")]
     text = DARK.replace(
-        "dark: {select: {metadata.kind: dark}", "dark: {pipeline: masters.yaml, step: master_bias, each: true"
+        "dark: {select: {metadata.kind: dark}", "dark: {pipeline: masters.yaml, from: master_bias, each: true"
     )
     path = lab.declare(text)
     blocked = {step.state for step in planned(path).values()}

@@ -27,7 +27,7 @@ steps:
 GROUPED = """
 pipeline: grouped
 project: lab
-inputs: {made: {pipeline: context.yaml, step: scaled, each: true}}
+inputs: {made: {pipeline: context.yaml, from: scaled, each: true}}
 steps: {all: {run: "cp {inputs.counts} {out}", inputs: {counts: {from: made, group_by: [session_name]}}}}
 """
 KEYS = ("session_name", "instrument_name", "instrument_id")

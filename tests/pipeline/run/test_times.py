@@ -20,7 +20,7 @@ pipeline: times
 project: lab
 inputs:
   then: {file: first.txt, timestamp: "2024-05-01T12:00:00Z", instrument_name: counter}
-  since: {file: second.txt, known_since: "2020-02-02T00:00:00Z", instrument_name: counter}
+  since: {file: second.txt, timestamp: "since 2020-02-02T00:00:00Z", instrument_name: counter}
 steps:
   timed: {uses: "LABMODULE:scale", inputs: {counts: then}}
   untimed: {uses: "LABMODULE:scale", inputs: {counts: since}, output: {dataset_name: "of {counts.timestamp}"}}
