@@ -33,5 +33,5 @@ def listed_states(session: Session, project: str = "lab") -> dict[str, str]:
 
 def forget(mirror: Mirror) -> None:
     """Let a mirror have read nothing."""
-    for table in ("dataset", "trusted", "member", "slot", "feed", "stated", "absent"):
+    for table in ("dataset", "trusted", "member", "slot", "feed", "absent"):
         mirror.database.write(f"DELETE FROM {table}")

@@ -14,11 +14,12 @@ from crucible_lineage.core import tables
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, StoredRecord, Summary
+from crucible_lineage.ids import is_mfid
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import ProjectChanges
 from crucible_lineage.server.database import statements_token
 from crucible_lineage.statements.calibrations import Certificate, counting_certificates
-from crucible_lineage.statements.statements import KEYWORD, ActiveStatements, Statement, StatementIndex, in_force
+from crucible_lineage.statements.statements import KEYWORD, ActiveStatements, Statement, in_force
 from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -32,6 +33,7 @@ class StatedMirror:
 
     def __init__(self, path: Path, client: Callable[[], CrucibleClient], embedded: Path | None) -> None:
         self.database = LocalDatabase(path, SCHEMA)
+        self._active, self._token = in_force(()), None  # the statements in force, as of this state of the rows
         self._client = client
         self._embedded = embedded
 
@@ -65,8 +67,6 @@ class StatedMirror:
             tables.write(db, rows)
             tables.join(db, EVERYTHING, KEYWORD, {row.mfid: row.modified for row in rows})
             tables.set_feed(db, EVERYTHING, KEYWORD, after)
-            if rows or gone or before is None:
-                tables.store_in_force(db)
 
         if rows or gone or after != before or not is_recent:
             self.database.transaction(store)
@@ -105,14 +105,14 @@ class StatedMirror:
         late = set(own) & set(absent)
         return set(absent) - (fetch_datasets(self._client(), late).found.keys() if late else set())
 
-    def note_statement(self, mfid: str) -> None:
-        """Read a statement that this machine has made: it counts at once, however late the lists are."""
-        rows = self._read([mfid], is_stated=True)
+    def note_statements(self, mfids: Collection[str]) -> None:
+        """Read statements that this machine has made, or whose rows are damaged: they count however late lists are."""
+        rows = self._read(list(filter(is_mfid, mfids)), is_stated=True)
 
         def store(db: sqlite3.Connection) -> None:
+            tables.drop(db, mfids)
             tables.write(db, rows)
-            db.execute("INSERT OR IGNORE INTO member VALUES (?, ?, ?, '')", (EVERYTHING, KEYWORD, mfid))
-            tables.store_in_force(db)
+            tables.join(db, EVERYTHING, KEYWORD, {row.mfid: "" for row in rows})
 
         self.database.transaction(store)
 
@@ -123,30 +123,29 @@ class StatedMirror:
         row = self.database.row(f"{own} AND modified > ?", KEYWORD, feed.latest if feed else "")
         return (row[0] or "") if row else ""
 
-    def statement_index(self, verb: str) -> StatementIndex:
-        """Return the index of the statements of this verb that are in force, as of the last sync."""
-        return StatementIndex.from_json(self._stated(verb))
+    def in_force(self) -> ActiveStatements:
+        """Return the statements in force as of the last sync; the same object while nothing has changed."""
 
-    def unvouched(self) -> dict[str, Statement]:
-        """Return the statements that nobody vouches for and nobody revoked, as of the last sync."""
-        return self.statements(found) if (found := self._stated(tables.UNVOUCHED)) else {}
+        def read(db: sqlite3.Connection) -> list[str]:
+            sql = "SELECT token FROM feed WHERE project = ? AND scope = ?"
+            token = db.execute(sql, (EVERYTHING, KEYWORD)).fetchone()
+            if token is not None and token == self._token:
+                return []
+            lost = "SELECT mfid FROM member WHERE scope = ? AND mfid NOT IN (SELECT mfid FROM dataset)"
+            damaged = [mfid for (mfid,) in db.execute(lost, (KEYWORD,))]
+            self._active, self._token = in_force(tables.statements_of(db, damaged=damaged).values()), token
+            return damaged
 
-    def in_force(self, until: datetime | None = None) -> ActiveStatements:
-        """Return the statements in force as of the last sync, of those made before `until` if given."""
-        stated = self.statements().values()
-        return in_force(statement for statement in stated if until is None or utc(statement.when) < until)
+        while damaged := self.database.transaction(read):
+            self.note_statements(damaged)
+        return self._active
 
     def certificates(self, project: str, kind: str | None = None, until: datetime | None = None) -> list[Certificate]:
-        """Return the calibration certificates that count in a project, of one kind or all, as in `in_force`."""
-        return counting_certificates(self.in_force(until), project, kind)
-
-    def _stated(self, verb: str) -> Any:
-        """Return what is stored of the statements of a verb; store it if there is nothing yet, or if it is damaged."""
-        row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
-        if row is None or (stored := unsealed(row[0], verb)) is None:
-            self.database.transaction(tables.store_in_force)
-            return self._stated(verb)
-        return stored
+        """Return the certificates that count in a project, of one kind or all, by statements made before `until`."""
+        active = self.in_force()
+        if until is not None:
+            active = in_force(stated for stated in self.statements().values() if utc(stated.when) < until)
+        return counting_certificates(active, project, kind)
 
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
         """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
@@ -156,7 +155,7 @@ class StatedMirror:
 
     def records(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Return the records of these datasets as last read; those never read are left out."""
-        rows = self.database.transaction(lambda db: list(tables.undamaged(db, mfids)))
+        rows = self.database.transaction(lambda db: list(tables.among(db, mfids)))
         return {row[0]: StoredRecord(row[-1]) for row in rows}
 
     def read(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
@@ -167,7 +166,8 @@ class StatedMirror:
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
         """Return their summaries; with `ask`, read those never read (absent and hidden ones once a day)."""
-        found = self.database.transaction(lambda db: tables.summaries_of(db, mfids))
+        rows_known = self.database.transaction(lambda db: list(tables.among(db, mfids)))
+        found = {row[0]: Summary.from_columns(row) for row in rows_known}
         missing = [mfid for mfid in mfids if mfid not in found]
         if not missing or not ask:
             return found

@@ -28,23 +28,13 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.machine.checksums import sealed
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.refs import PART, DatasetRef
-from crucible_lineage.statements.statements import (
-    AWAIT,
-    FLAG,
-    HOLD,
-    KEYWORD,
-    Statement,
-    StatementIndex,
-    SubjectFacts,
-    in_force,
-    statement_in,
-)
+from crucible_lineage.statements.statements import KEYWORD, Statement, SubjectFacts, statement_in
 from crucible_lineage.text.amounts import Names
 from crucible_lineage.text.times import without_default_time
 
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = ("mfid", "project", "statement", "supports", "replaces", "summary")  # in which the mirror keeps summaries
-_STATEMENT, _SUPPORTS = COLUMNS.index("statement"), COLUMNS.index("supports")
+_STATEMENT, _SUPPORTS, _SUMMARY = map(COLUMNS.index, ("statement", "supports", "summary"))
 
 
 class Producer(NamedTuple):
@@ -140,8 +130,8 @@ class Summary:
 
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
-        """Return the summary with these values of the columns COLUMNS."""
-        values = json.loads(columns[-1])
+        """Return the summary in a row that begins with the columns COLUMNS."""
+        values = json.loads(columns[_SUMMARY])
         status = values[_STATUS]
         status[_SLOTS] = slots_of(status[_SLOTS]) if status[_SLOTS] else {}
         values[_STATUS] = DatasetStatus(*status)
@@ -224,8 +214,6 @@ def _run(record: JsonMapping) -> str:
 
 
 EVERYTHING = ""  # as a project: all that the key sees
-UNVOUCHED = "unvouched"  # as a verb: the statements that nobody vouches for
-STATED = (HOLD, FLAG, AWAIT)  # the verbs that are looked up by their subjects
 READY = 256  # records that stay unpacked: more than all checks look at in one pass
 
 SCHEMA = f"""
@@ -251,7 +239,6 @@ CREATE TABLE slot (
 CREATE INDEX slot_of_dataset ON slot (mfid);
 CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE stated (verb TEXT PRIMARY KEY, found TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE absent (mfid TEXT PRIMARY KEY, asked REAL NOT NULL) WITHOUT ROWID
 """
 READ = (*COLUMNS, "modified", "record", "seal")
@@ -383,34 +370,29 @@ def drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
         _renew(db)
 
 
-def store_in_force(db: sqlite3.Connection) -> None:
-    """Store which statements are in force."""
-    active = in_force(statements_of(db, None).values())
-    found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
-    found[UNVOUCHED] = sorted(active.unvouched)
-    rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
-    db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
+def statements_of(
+    db: sqlite3.Connection, mfids: Collection[str] | None = None, damaged: list[str] | None = None
+) -> dict[str, Statement]:
+    """Return these statements, or all."""
+    rows = among(db, mfids) if mfids is not None else undamaged(db, "statement <> ''", damaged=damaged)
+    return {row[0]: Statement.unpacked(row[_STATEMENT]) for row in rows if row[_STATEMENT]}
 
 
-def statements_of(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
-    summaries = summaries_of(db, mfids, "statement <> ''")
-    return {mfid: Statement.unpacked(summary.statement) for mfid, summary in summaries.items()}
+def among(db: sqlite3.Connection, mfids: Collection[str]) -> Iterator[list[Any]]:
+    """Yield the undamaged rows of these datasets."""
+    return undamaged(db, "mfid IN (SELECT value FROM json_each(?))", json.dumps(list(mfids)))
 
 
-def summaries_of(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> dict[str, Summary]:
-    """Return the undamaged summaries of these datasets, or of all that meet the condition."""
-    return {row[0]: Summary.from_columns(row[: len(COLUMNS)]) for row in undamaged(db, mfids, where)}
-
-
-def undamaged(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> Iterator[list[Any]]:
-    """Yield the columns READ, without the checksum, of these datasets, or of all that meet the condition."""
+def undamaged(
+    db: sqlite3.Connection, where: str, *values: str, damaged: list[str] | None = None
+) -> Iterator[list[Any]]:
+    """Yield the columns READ, without the checksum, of all that meet the condition; collect the ids of `damaged`."""
     sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where}"  # noqa: S608  texts of ours
-    if mfids is None:
-        rows = db.execute(sql)
-    else:
-        sql = f"{sql} AND mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  texts of ours
-        rows = db.execute(sql, (json.dumps(list(mfids)),))
-    return (row for *row, seal in rows if seal_of(row) == seal)
+    for *row, seal in db.execute(sql, values):
+        if seal_of(row) == seal:
+            yield row
+        elif damaged is not None:
+            damaged.append(row[0])
 
 
 def _renew(db: sqlite3.Connection) -> None:
@@ -432,21 +414,15 @@ def modified_of(db: sqlite3.Connection, project: str) -> dict[str, str]:
 def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
     """Return the token (None if the project was never listed), the snapshot, and the ids of damaged rows."""
     row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {of_project(project)} ORDER BY mfid DESC"  # noqa: S608  of ours
-    rows = db.execute(sql, (project,))
     records: dict[str, StoredRecord] = {}
     summaries: dict[str, Summary] = {}
-    damaged = []
-    width = len(COLUMNS)
+    damaged = list[str]()
     with collector_paused():
-        for *columns, seal in rows:
-            if seal_of(columns) != seal:
-                damaged.append(columns[0])
-                continue
+        for columns in undamaged(db, f"{of_project(project)} ORDER BY mfid DESC", project, damaged=damaged):
             if columns[_STATEMENT] or columns[_SUPPORTS]:
                 continue  # asked of the row, since its damage might hide it
             records[columns[0]] = StoredRecord(columns[-1])
-            summaries[columns[0]] = Summary.from_columns(columns[:width])
+            summaries[columns[0]] = Summary.from_columns(columns)
     return row[0] if row else None, Snapshot(records, summaries), damaged
 
 

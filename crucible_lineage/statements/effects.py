@@ -22,7 +22,6 @@ from crucible_lineage.statements.statements import (
     StatementIndex,
     SubjectFacts,
     at_fault,
-    in_force,
 )
 
 
@@ -81,12 +80,16 @@ class StatementEffects:
         self._read_facts: dict[str, SubjectFacts] = {}
 
     @cached_property
+    def _active(self) -> ActiveStatements:
+        return self.mirror.in_force()
+
+    @cached_property
     def _holds(self) -> StatementIndex:
-        return self.mirror.statement_index(HOLD)
+        return StatementIndex.from_active(self._active, HOLD)
 
     @cached_property
     def _flags(self) -> StatementIndex:
-        return self.mirror.statement_index(FLAG)
+        return StatementIndex.from_active(self._active, FLAG)
 
     @property
     def holds_any(self) -> bool:
@@ -107,15 +110,14 @@ class StatementEffects:
         found = at_fault(facts, index, viewer)
         sources = {mfid: found[mfid] for mfid in mfids if mfid in found}
         mentions = {source: index.on(source, facts[source], viewer)[0] for source in set(sources.values())}
-        statements = self.mirror.statements({mention.mfid for mention in mentions.values()})
-        return {mfid: Doubt(source, statements[mentions[source].mfid]) for mfid, source in sources.items()}
+        held = self._active.statements
+        return {mfid: Doubt(source, held[mentions[source].mfid]) for mfid, source in sources.items()}
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
         """Return what prevents making results from these datasets by this code: the holds, by whom and why."""
         reasons = [doubt.message() for doubt in self.doubts(used, project).values()]
-        found = self._holds.on_code(code, project)
-        if found and (hold := self.mirror.statements([found[0].mfid]).get(found[0].mfid)):
-            reasons.append(f"code {code[:12]} is on hold {hold.attribution}")
+        if found := self._holds.on_code(code, project):
+            reasons.append(f"code {code[:12]} is on hold {self._active.statements[found[0].mfid].attribution}")
         return tuple(dict.fromkeys(reasons))
 
     def require_free(self, used: Collection[str], code: str, project: str) -> None:
@@ -154,8 +156,7 @@ class StatementEffects:
 
         Without a viewer, each counts in its own project.
         """
-        statements = self.mirror.statements()
-        active = in_force(statements.values())
+        statements, active = self.mirror.statements(), self.mirror.in_force()
         revoked = {mfid: statement for statement in active.statements.values() for mfid in statement.revokes}
         spans = {certificate.statement: certificate.spans for certificate in certificates_of(active)}
         listed = sorted(statements.values(), key=lambda statement: (statement.when, statement.mfid))
@@ -173,17 +174,13 @@ class StatementEffects:
 
     def unvouched(self, project: str) -> list[Statement]:
         """Return the statements that would count in a project, but that nobody vouches for."""
-        found = self.mirror.unvouched().values()
-        return [
-            statement for statement in found if ActiveStatements({}, self._holds.trusted).counts(statement, project)
-        ]
+        return [stated for stated in self._active.unvouched.values() if self._active.counts(stated, project)]
 
     def holds(self, project: str | None = None) -> list[Statement]:
         """Return the known holds in force of a project, or of all, oldest first."""
-        found = [applied.statement for applied in self.all(None) if applied.in_force and applied.statement.verb == HOLD]
-        return [
-            statement for statement in found if project is None or statement.project.casefold() == project.casefold()
-        ]
+        held = (statement for statement in self._active.statements.values() if statement.verb == HOLD)
+        found = [stated for stated in held if project is None or stated.project.casefold() == project.casefold()]
+        return sorted(found, key=lambda statement: (statement.when, statement.mfid))
 
     def _facts(self, mfids: Iterable[str], summaries: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
         """Return the facts of these datasets and of all their ancestors."""

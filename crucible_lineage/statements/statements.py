@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, has_derived_id
@@ -451,28 +451,12 @@ class StatementIndex:
                 conditions.append((statement.about, mention))
         return cls(datasets, tuple(conditions), active.trusted)
 
-    def to_json(self) -> Any:
-        """Return it as JSON."""
-        conditions = [[about.to_json(), *mention] for about, mention in self.conditions]
-        return [self.datasets, conditions, {project: sorted(whose) for project, whose in self.trusted.items()}]
-
-    @classmethod
-    def from_json(cls, stored: Any) -> StatementIndex:
-        """Return the index that was stored as JSON."""
-        datasets, conditions, trusted = stored
-        return cls(
-            datasets,  # `on` converts the few entries that are looked up
-            tuple((About.from_json(about), Mention(*mention)) for about, *mention in conditions),
-            {project: frozenset(whose) for project, whose in trusted.items()},
-        )
-
     def on(self, mfid: str, facts: SubjectFacts, viewer: str) -> tuple[Mention, ...]:
         """Return the statements about this dataset itself that count in its project, or in the project `viewer`."""
-        listed: Iterable[Mention] = (Mention(*mention) for mention in self.datasets.get(mfid, ()))
         matching = (mention for about, mention in self.conditions if _fits(about, facts)) if self.conditions else ()
         return tuple(
             mention
-            for mention in (*listed, *matching)
+            for mention in (*self.datasets.get(mfid, ()), *matching)
             if _counts(mention, facts.project, self.trusted) or _counts(mention, viewer, self.trusted)
         )
 

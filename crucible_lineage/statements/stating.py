@@ -140,7 +140,7 @@ def state(
         statement = replace(statement, again=statement.again + 1)
     statement = replace(statement, mfid=mfid)
     _register(session, statement)
-    session.mirror.note_statement(mfid)
+    session.mirror.note_statements([mfid])
     session.mirror.sync_statements()
     return StatementOutcome(session.mirror.statements([mfid]).get(mfid, statement), is_new=True)
 

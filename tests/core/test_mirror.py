@@ -23,7 +23,7 @@ from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.statements import HOLD, About, StatementIndex
 from crucible_lineage.statements.stating import put_on_hold
 from tests.serving import start_server
 
@@ -142,7 +142,7 @@ def test_old_statements_that_become_visible_count_at_once(records: Any, data: Pa
             database.commit()
             put_on_hold(records.session, About((held[-1],)), "saturated")
             mirror.sync_statements()
-            assert mirror.statement_index(HOLD).datasets.keys() == set(held)
+            assert StatementIndex.from_active(mirror.in_force(), HOLD).datasets.keys() == set(held)
 
 
 def test_a_slow_process_does_not_overwrite_a_later_record(records: Any, data: Path) -> None:
@@ -232,3 +232,18 @@ def test_accounts_have_separate_mirrors(data: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "shared" / "mirror").glob("*.sqlite"))) == 2
     names = [path.name for path in (tmp_path / "shared" / "mirror").iterdir()]
     assert not any(secret in name for name in names for secret in (server.api_key, key))
+
+
+@pytest.mark.parametrize("column", ["statement", "summary", "mfid"])
+def test_a_hold_whose_row_is_damaged_is_read_again_and_holds(records: Any, data: Path, column: str) -> None:
+    frame = records.dataset("frame")
+    put_on_hold(records.session, About((frame,)), "saturated")
+    held = records.session.mirror.in_force().statements
+    (path,) = (data / "mirror").glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as database, database:
+        rows = "FROM dataset WHERE statement <> ''"
+        mfid, value = database.execute(f"SELECT mfid, {column} {rows}").fetchone()
+        database.execute(f"UPDATE dataset SET {column} = ? WHERE mfid = ?", (flipped(value), mfid))
+        database.execute("UPDATE feed SET token = 'other'")
+    assert records.session.mirror.in_force().statements == held
+    assert records.session.mirror.statements() == held

@@ -20,7 +20,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import ClaimingRun, Currency
-from crucible_lineage.statements.statements import AWAIT, About, Mention
+from crucible_lineage.statements.statements import AWAIT, About
 from crucible_lineage.statements.stating import account_ids, makers_of, state
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ class SlotWriter:
         policy = {"by": list(names), "count": approve.count, "makers": makers_of(self.session, mfid)}
         if approve.other_than:
             policy["not"] = approve.other_than
-        mentions = (Mention(*mention) for mention in self.session.mirror.statement_index(AWAIT).datasets.get(mfid, ()))
-        stated = self.session.mirror.statements({mention.mfid for mention in mentions if mention.account})
-        bodies = [statement.body for statement in stated.values() if policy.items() <= statement.body.items()]
+        active = self.session.mirror.in_force().statements.values()
+        stated = (one for one in active if one.verb == AWAIT and one.account and mfid in one.about.datasets)
+        bodies = [statement.body for statement in stated if policy.items() <= statement.body.items()]
         claimed = {key for body in bodies for key in mapping(body.get("slots"))}
         if bodies and (slots.keys() <= claimed or not self.index.is_candidate(mfid)):
             return  # under another name of its pipeline, it fills other slots once it is signed
