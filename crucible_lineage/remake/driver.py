@@ -419,9 +419,10 @@ class _Remaking:
 
 
 def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    blas = {library.partition(": ")[2] for library in was["blas"]}
-    if other := [library for library in now["blas"] if blas and library not in blas]:
-        yield f"linear algebra is by {', '.join(other)} here, by {', '.join(sorted(blas))} by the record"
+    bringing = {library.partition(": ")[0] for library in was["blas"]}
+    here = {library for library in now["blas"] if library.partition(": ")[0] in bringing}
+    if other := sorted(here.difference(was["blas"])):
+        yield f"linear algebra is by {', '.join(other)} here, by {', '.join(was['blas'])} by the record"
     labels = (("cpu", "the processor"), ("machine", "the architecture"), ("python", "Python"))
     for name, label in (*labels, ("timezone", "the time zone of the system")):
         if name in was and now.get(name) != was[name] and not (name == "timezone" and "TZ" in now["variables"]):

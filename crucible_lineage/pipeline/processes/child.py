@@ -12,7 +12,6 @@ import inspect
 import json
 import logging
 import os
-import platform
 import re
 import select
 import subprocess
@@ -43,7 +42,6 @@ from crucible_lineage.text.commands import filled_command, is_command, split_com
 IDLE_S = 90.0  # chosen: after that an idle worker ends and frees its memory
 MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
-BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
 METADATA_FILE = "metadata.json"  # what a command writes into {out} to be the child's metadata
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 MAX_PATHS = 100  # more do not help the reader of a message
@@ -219,30 +217,12 @@ def _watch_variables(source: str) -> dict[str, None]:
 
 
 def _environment(packages: list[str]) -> JsonObject:
-    """Return the parts of the environment that may affect results."""
-    from importlib import metadata  # workers do without
+    """Return the parts of the environment that may affect results: of these packages the versions, all variables."""
+    from crucible_lineage.provenance.environment import environment_document  # workers do without
 
-    from crucible_lineage.provenance.environment import cpu, timezone
-
-    versions: dict[str, str | None] = {}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    loaded = ""
-    with suppress(OSError):
-        loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpu": cpu(),
-        "packages": versions,
-        "variables": dict(os.environ),
-        "timezone": timezone(),
-        "blas": sorted(set(BLAS.findall(loaded))),
-    }
+    document = environment_document()
+    versions = {name: document["packages"].get(name, {}).get("version") for name in packages}
+    return {**document, "packages": versions, "variables": dict(os.environ)}
 
 
 # What a call of a function leaves: its returned value or failure, and the files that it wrote or read.
