@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
 
@@ -17,9 +17,6 @@ from crucible_lineage.errors import (
     nearest_word,
 )
 from crucible_lineage.machine.process import collector_frozen
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 __all__ = ["main"]
 
@@ -75,35 +72,16 @@ SECTIONS = {
 }
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
-GROUP = "crucible_lineage.commands"  # entry points: a name, and the location of its click command
-
-
-def _external_commands() -> dict[str, EntryPoint]:
-    """Return the commands of other packages, which are loaded on use. They cannot replace ours."""
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in COMMANDS}
-
-
-def _load(other: EntryPoint) -> click.Command:
-    """Load the command of another package. Raises InputError, which names it, if that fails."""
-    try:
-        return cast("click.Command", other.load())
-    except Exception as error:
-        package = f" of {other.dist.name}" if other.dist else ""
-        raise InputError(f"command {other.name!r}{package} cannot be loaded from {other.value}: {error}") from error
-
 
 class _Commands(click.Group):
     as_json = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return [*COMMANDS, *_external_commands()]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
-            other = _external_commands().get(cmd_name)
-            return _load(other) if other else None
+            return None
         with collector_frozen():
             module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
             made = module.command_of(cmd_name) if COMMANDS[cmd_name][0] == ASKED else None
@@ -114,16 +92,12 @@ class _Commands(click.Group):
         for section, commands in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
-        if others := _external_commands():
-            with formatter.section("Other packages"):
-                formatter.write_dl([(name.ljust(width), entry.value) for name, entry in others.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         # click matches near names by loading every command; a plain look-up is enough and loads one.
-        others = _external_commands() if args and args[0] not in COMMANDS else {}
-        if args and args[0] not in COMMANDS and args[0] not in others:
-            names = [*COMMANDS, *others]
-            known = nearest(args[0], names) if nearest_word(args[0], names) else "to list them: crucible-lineage --help"
+        if args and args[0] not in COMMANDS:
+            is_near = nearest_word(args[0], COMMANDS)
+            known = nearest(args[0], COMMANDS) if is_near else "to list them: crucible-lineage --help"
             ctx.fail(f"there is no command {args[0]!r}; {known}")
         return super().resolve_command(ctx, args)
 

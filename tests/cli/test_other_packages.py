@@ -1,4 +1,4 @@
-"""Commands, engines and lineage formats of other packages, by entry points."""
+"""Engines and lineage formats of other packages, by entry points."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ import pytest
 MODULE = """
 import sys
 
-import click
 from crucible_lineage.pipeline.engines.local import LocalEngine
-
-@click.command()
-@click.argument("word")
-def shout(word):
-    'Say it loud.'
-    click.echo(word.upper())
 
 class Counting(LocalEngine):
     started = 0
@@ -35,14 +28,9 @@ def count(graph, focus, superseded):
     return f"{len(graph)} nodes"
 """
 POINTS = """
-[crucible_lineage.commands]
-shout = lab_extras:shout
-list = lab_extras:shout
-absent = lab_extras:absent
-
 [crucible_lineage.engines]
 counting = lab_extras:Counting
-local = lab_extras:shout
+local = lab_extras:absent
 
 [crucible_lineage.lineage_formats]
 count = lab_extras:count
@@ -51,23 +39,13 @@ count = lab_extras:count
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """Return an environment in which a package with a command, an engine and a format is installed."""
+    """Return an environment in which a package with an engine and a format is installed."""
     info = tmp_path / "lab_extras-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-extras\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(POINTS)
     (tmp_path / "lab_extras.py").write_text(MODULE)
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
-
-
-def test_a_command_of_another_package_is_listed_and_run(installed: dict[str, str], command: Any) -> None:
-    assert "Other packages:\n  shout" in command("--help", **installed).stdout
-    assert command("shout", "quiet", **installed).stdout == "QUIET\n"
-    assert "did you mean 'shout'?" in command("shot", **installed).stderr
-    assert "List measured data" in command("--help", **installed).stdout, "ours cannot be replaced"
-    broken = command("absent", **installed)
-    assert broken.returncode == 2
-    assert "command 'absent' of lab-extras cannot be loaded from lab_extras:absent" in broken.stderr
 
 
 def test_a_format_of_another_package_writes_lineages(
