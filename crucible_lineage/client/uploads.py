@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,9 @@ from crucible_lineage.errors import (
 from crucible_lineage.machine.checksums import FileChecksums, blocks, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.machine.disk import private_folder, replacing
 from crucible_lineage.machine.process import PARTS_AT_ONCE, traffic
-from crucible_lineage.text.times import utc
 
 GIVEN_BYTES = 64 << 10  # chosen: encoding so much costs less than three more calls
 SESSION_TRIES = 3
-EXPIRY_MARGIN_S = 30.0
 PARTS_PER_SIGNING = 32  # the service's limit
 SMALLEST_CHUNK = 32 << 20  # as in the official client
 CHUNK_UNIT = 256 << 10  # storage accepts multiples of this
@@ -127,7 +124,6 @@ class _Link:
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
-    expires: datetime | None
 
 
 class SignedUpload:
@@ -318,10 +314,8 @@ class SignedUpload:
     def _send_part(self, path: str, part: UploadPart, link: _Link) -> None:
         outgoing = self._outgoing
         action = f"send part {part.number} of {outgoing.filename}"
-        tries = Tries(self._connection, ForbiddenError)  # 403: the link must be signed again
+        tries = Tries(self._connection, ForbiddenError)  # 403: the link has expired
         while True:
-            if link.expires is not None and (link.expires - datetime.now(UTC)).total_seconds() < EXPIRY_MARGIN_S:
-                link = self._sign(path, [part])[part.number]
             content = outgoing.content(part.offset, part.size, self._stopped)
             try:
                 response = self._storage.put(link.url, action, headers=link.headers, content=content, size=part.size)
@@ -344,9 +338,7 @@ class SignedUpload:
         links = {}
         with suppress(KeyError, TypeError, ValueError):
             for item in answer["parts"]:
-                expires = item.get("expires_at")
-                headers = dict(item.get("headers") or {})
-                links[int(item["part_number"])] = _Link(str(item["url"]), headers, utc(expires) if expires else None)
+                links[int(item["part_number"])] = _Link(str(item["url"]), dict(item.get("headers") or {}))
         if not links.keys() >= {part.number for part in parts}:
             raise ServerError(f"could not {action}: Crucible did not sign all {len(parts)} parts")
         return links
