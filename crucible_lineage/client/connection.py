@@ -266,15 +266,11 @@ class Connection:
 
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "dsid": ("dataset_id", "dataset_mfid", "mfid", "resource_mfid"),
-    "dataset_id": ("dsid", "dataset_mfid", "mfid"),
-    "sample_id": ("sample_mfid",),
-    "sample_mfid": ("sample_id",),
+    "dsid": ("dataset_id", "dataset_mfid"),
+    "dataset_id": ("dsid", "dataset_mfid"),
     "parent_id": ("parent_mfid", "parent_dataset_id"),
     "child_id": ("child_mfid", "child_dataset_id"),
-    "path": ("file_path",),
     "folder": ("output_dir",),
-    "include": ("file_name",),
 }
 """Other spellings of arguments on Crucible's own page about datasets."""
 
