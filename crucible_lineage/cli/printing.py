@@ -23,7 +23,7 @@ import click
 
 from crucible_lineage.ask.answer import Coloured, option_value
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.machine.process import Traffic, traffic
+from crucible_lineage.machine.process import traffic
 from crucible_lineage.text.amounts import size_text, time_text
 from crucible_lineage.text.masking import masked_text
 
@@ -217,10 +217,9 @@ class ProgressDisplay:
 class TrafficMonitor:
     """Rates of this process's traffic from now on. Call `text` often."""
 
-    def __init__(self, watched: Traffic = traffic) -> None:
-        self._traffic = watched
-        self._start = watched.received, watched.present, watched.sent
-        self._samples = deque([(time.monotonic(), watched.received, watched.sent)])
+    def __init__(self) -> None:
+        self._start = traffic.received, traffic.present, traffic.sent
+        self._samples = deque([(time.monotonic(), traffic.received, traffic.sent)])
 
     def text(self, total: int = 0) -> str:
         """Return `1.2 of 3.4 GB received (35 %), 12 MB/s, about 3 min left`; empty if nothing moves.
@@ -228,14 +227,14 @@ class TrafficMonitor:
         Without a total in bytes, only the traffic of the last seconds is described.
         """
         now = time.monotonic()
-        self._samples.append((now, self._traffic.received, self._traffic.sent))
+        self._samples.append((now, traffic.received, traffic.sent))
         while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW_S:
             self._samples.popleft()
-        counts = self._traffic.received, self._traffic.present, self._traffic.sent
+        counts = traffic.received, traffic.present, traffic.sent
         received, present, sent = (count - start for count, start in zip(counts, self._start, strict=True))
         began, received_then, sent_then = self._samples[0]
         seconds = max(now - began, 0.1)
-        incoming, outgoing = (self._traffic.received - received_then), (self._traffic.sent - sent_then)
+        incoming, outgoing = (traffic.received - received_then), (traffic.sent - sent_then)
         if total:
             done, rate = min(received + present, total), incoming / seconds
             parts = [f"{size_text(done)} of {size_text(total)} ({100 * done // total} %)"]
