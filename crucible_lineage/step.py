@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,18 @@ class ParameterSpec:
     annotation: Any
     default: Any
     secret: bool = False
+
+
+@contextmanager
+def steps_run_by(runner: StepRunner) -> Iterator[None]:
+    """Let a runner run the steps that are called in this block."""
+    token = step_runner.set(runner)
+    open_runners.append(runner)
+    try:
+        yield
+    finally:
+        step_runner.reset(token)
+        open_runners.remove(runner)
 
 
 class Step(Generic[P, R]):

@@ -27,7 +27,7 @@ from crucible_lineage.errors import RunError
 from crucible_lineage.machine.process import collector_sparing
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.step_call import called_step, file_of
-from crucible_lineage.step import Step, open_runners, step_runner
+from crucible_lineage.step import Step, steps_run_by
 from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.hook import install, note_sent_by
@@ -138,16 +138,12 @@ def _registered(request: Destination) -> Iterator[Recording]:
     """Record tasks and steps called in this block, and show what was registered."""
     recording = _opened(request)
     here[recording.destination.run_id] = recording
-    runner, failed = functools.partial(_run_step, recording), True
-    opened, running = open_here.set(recording), step_runner.set(runner)
-    open_runners.append(runner)
+    failed, opened = True, open_here.set(recording)
     try:
-        with collector_sparing():
+        with collector_sparing(), steps_run_by(functools.partial(_run_step, recording)):
             yield recording
         failed = False
     finally:
-        step_runner.reset(running)
-        open_runners.remove(runner)
         try:
             recording.close(failed=failed)
             _show_results(recording)

@@ -4,14 +4,13 @@ which registers the results of steps that a notebook or a script calls, without 
 from __future__ import annotations
 
 import atexit
-import functools
 import json
 import sys
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -36,7 +35,7 @@ from crucible_lineage.pipeline.step_call import FlowSlots, called_step
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE, Settings, profile_settings, resolve_settings
 from crucible_lineage.standing.slots import ClaimingRun
-from crucible_lineage.step import Step, StepRunner, open_runners, step_runner
+from crucible_lineage.step import Step, steps_run_by
 
 __all__ = ["Catalogue", "RunView", "connect", "registering"]
 
@@ -236,7 +235,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         self.run_id = uuid.uuid4().hex
         self._slots: FlowSlots | None = None
         self._made: dict[str, None] = {}
-        self._open: list[tuple[StepRunner, Any]] = []
+        self._open: list[AbstractContextManager[None]] = []
 
     def __call__(self, _: object) -> Never:
         """Refuse to decorate a flow, with what does."""
@@ -252,15 +251,12 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         session.ensure_project(self.project)
         run = ClaimingRun(self.run_id, datetime.now(UTC), _script())
         self._slots = FlowSlots(session, self.name, run, at_once=False)
-        runner = functools.partial(self._run)
-        self._open.append((runner, step_runner.set(runner)))
-        open_runners.append(runner)
+        self._open.append(steps_run_by(self._run))
+        self._open[-1].__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        runner, token = self._open.pop()
-        step_runner.reset(token)
-        open_runners.remove(runner)
+        self._open.pop().__exit__(None, None, None)
         if self._slots is not None:
             self._slots.settle(failed=kind is not None)
 
