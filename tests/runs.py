@@ -34,4 +34,4 @@ def listed_states(session: Session, project: str = "lab") -> dict[str, str]:
 def forget(mirror: Mirror) -> None:
     """Let a mirror have read nothing."""
     for table in ("dataset", "trusted", "member", "slot", "feed", "absent"):
-        mirror.database.write(f"DELETE FROM {table}")
+        mirror.write(f"DELETE FROM {table}")

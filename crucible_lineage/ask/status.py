@@ -137,7 +137,7 @@ def _of_folder(session: Session, project: str | None) -> Done:
     try:
         own = session.outbox.waiting()
         waiting = [row for row in own if project is None or row.project.casefold() == project.casefold()]
-        others = session.journal.waiting_of_others()
+        others = session.journal.waiting(of_others=True)
     except UnreachableError as error:
         unknown.append(f"warning: while Crucible is away, it is unknown whose results wait here: {error}")
     try:
@@ -231,9 +231,10 @@ def _is_overdue(hold: Statement) -> bool:
 def _metrics(session: Session) -> Iterator[str]:
     """Yield the lines of the metrics of a session's data folder."""
     journal, now = session.journal, datetime.now(UTC)
-    runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
+    counts = journal.run_counts()
+    runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in counts]
     yield from _metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
-    ends = [({**_labels(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
+    ends = [({**_labels(row), "outcome": row[2]}, utc(row[4]).timestamp()) for row in counts if row[2] and row[4]]
     text = "End of the last run of the pipeline with this outcome."
     yield from _metric("last_run_end_timestamp_seconds", GAUGE, text, ends)
     results = [
@@ -248,7 +249,7 @@ def _metrics(session: Session) -> Iterator[str]:
     yield from _metric("waiting_refused", GAUGE, "Waiting results that Crucible refused.", [({}, refused)])
     yield from _metric("damaged_results", GAUGE, "Results damaged while waiting.", [({}, damaged)])
     yield from _metric("failed_results", GAUGE, "Failed results, not made since.", [({}, len(failures(session)))])
-    rows = session.store.database.rows(
+    rows = session.store.rows(
         "SELECT name, value FROM mark WHERE instance = ? AND name LIKE 'watching %'", session.store.instance
     )
     watched = [

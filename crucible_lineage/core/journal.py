@@ -165,22 +165,18 @@ class Failure:
     last: str
 
 
-class Journal:
+class Journal(LocalDatabase):
     """The journal of a data folder for one service and the account that `who` returns, called once when needed."""
 
     def __init__(self, path: Path, service: str, who: Callable[[], str]) -> None:
+        super().__init__(path, SCHEMA)
         self.service = service
-        self.database = LocalDatabase(path, SCHEMA)
         self._who = functools.cache(who)
 
     @property
     def account(self) -> str:
         """The account that owns the results."""
         return self._who()
-
-    def close(self) -> None:
-        """Close the database."""
-        self.database.close()
 
     # Results
 
@@ -205,11 +201,11 @@ class Journal:
                 new = (run, self.service, self.account, project, step, "", "", state, None)
                 self._set(db, db.execute(_INSERT, new).lastrowid or 0, state, {**result, **facts})
 
-        self.database.transaction(within)
+        self.transaction(within)
 
     def measure(self, run: str, step: str, seconds: float | None, size: int | None) -> None:
         """Record the duration of the last attempt at a step, and the bytes it made."""
-        self.database.write(
+        self.write(
             "UPDATE result SET seconds = ?, bytes = ?"
             " WHERE id = (SELECT max(id) FROM result WHERE run = ? AND step = ?)",
             *(seconds, size, run, step),
@@ -226,7 +222,7 @@ class Journal:
                 if (row := self._waiting(db, each)) is not None:
                     self._move(db, row, state, {**facts, **({"tries": row[3] + 1} if is_try else {})})
 
-        self.database.transaction(within)
+        self.transaction(within)
 
     def note_made(self, row: ResultRow) -> None:
         """Record that the payload of a step's outputs waits; a run, a flow or a process now ended may have made it."""
@@ -241,19 +237,13 @@ class Journal:
             db.execute(_INSERT, (*about, sealed(row.outputs), MADE, row.made))
             return None
 
-        self.database.transaction(within)
+        self.transaction(within)
 
-    def waiting(self) -> list[ResultRow]:
-        """Return the results of this account that wait for this service, oldest first."""
-        return self._waiting_rows("account = ?")
-
-    def waiting_of_others(self) -> list[ResultRow]:
-        """Return the results of other accounts that wait for this service, which only those accounts deliver."""
-        return self._waiting_rows("account <> ?")
-
-    def _waiting_rows(self, whose: str) -> list[ResultRow]:
+    def waiting(self, *, of_others: bool = False) -> list[ResultRow]:
+        """Return the results of this account (or of others, which only they deliver) that wait here, oldest first."""
+        whose = "account <> ?" if of_others else "account = ?"
         sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND {whose} AND {_WAITS} ORDER BY made, name"  # noqa: S608  ours
-        return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
+        return [_row(row) for row in self.rows(sql, self.service, self.account)]
 
     def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, str, int] | None:
         """Return id, run, state and tries of the waiting result of this name."""
@@ -279,7 +269,7 @@ class Journal:
     def begin_run(self, run: str, pipeline: str, project: str, declaration: Path) -> None:
         """Record the start of a run of the pipeline that this file declares."""
         now = datetime.now(UTC).isoformat()
-        self.database.write(
+        self.write(
             "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL)",
             *(run, project, pipeline, str(declaration), now),
         )
@@ -287,12 +277,7 @@ class Journal:
     def end_run(self, run: str, outcome: str, error: str = "") -> None:
         """Record the end of a run and its outcome, and the reason if it could not start."""
         values = (datetime.now(UTC).isoformat(), outcome, masked_text(error), run)
-        self.database.write("UPDATE run SET ended = ?, outcome = ?, error = ? WHERE id = ?", *values)
-
-    def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
-        """Record that a run could not start, and the reason."""
-        self.begin_run(run, pipeline, project, declaration)
-        self.end_run(run, "failed", error)
+        self.write("UPDATE run SET ended = ?, outcome = ?, error = ? WHERE id = ?", *values)
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
         """Record steps that were not executed, with their datasets; runs with equal lists share one copy."""
@@ -305,19 +290,19 @@ class Journal:
             db.execute("INSERT OR IGNORE INTO present VALUES (?, ?)", (digest, text))
             db.execute("INSERT INTO present_in (run, outcome, digest) VALUES (?, ?, ?)", (run, outcome, digest))
 
-        self.database.transaction(within)
+        self.transaction(within)
 
     def note_request(self, request: RequestRow) -> None:
         """Record the state of a request; the last one counts."""
         texts = {"parameters": json.dumps(request.parameters), "results": json.dumps(request.results)}
         values = [texts.get(name, getattr(request, name)) for name in RequestRow.json_keys.split()]
         marks = ", ".join("?" * len(values))
-        self.database.write(f"INSERT OR REPLACE INTO request VALUES ({marks})", *values)  # noqa: S608
+        self.write(f"INSERT OR REPLACE INTO request VALUES ({marks})", *values)  # noqa: S608
 
     def requests(self, project: str | None = None) -> list[RequestRow]:
         """Return the requests that were taken here, the newest first."""
         sql = "SELECT * FROM request WHERE project = coalesce(?, project) ORDER BY at DESC"
-        rows = self.database.rows(sql, project)
+        rows = self.rows(sql, project)
         return [
             RequestRow(kind, dataset, json.loads(given), name, own_project, state, reason, tuple(json.loads(made)), at)
             for _, kind, dataset, given, name, own_project, state, reason, made, at in rows
@@ -325,7 +310,7 @@ class Journal:
 
     def runs_of(self, project: str) -> list[str]:
         """Return the ids of all runs in a project."""
-        return [row[0] for row in self.database.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)]
+        return [row[0] for row in self.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)]
 
     def run_steps(self, run: str) -> list[tuple[str, str, dict[str, str]]]:
         """Return step, outcome and datasets by output of the last attempt at each step of a run, sorted by step."""
@@ -337,15 +322,15 @@ class Journal:
     def _ends(self, run: str) -> Iterator[tuple[str, str, dict[str, str] | str]]:
         """Yield step, outcome, and outputs (perhaps sealed) of all attempts in a run, the last of each step last."""
         present = "SELECT outcome, digest, steps FROM present_in JOIN present USING (digest) WHERE run = ? ORDER BY id"
-        for outcome, digest, steps in self.database.rows(present, run):
+        for outcome, digest, steps in self.rows(present, run):
             if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else the row is damaged
                 yield from ((step, outcome, outputs) for step, outputs in json.loads(steps).items())
         made = f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id"  # noqa: S608  a text of ours
-        yield from self.database.rows(made, run)
+        yield from self.rows(made, run)
 
     def recent_runs(self, project: str | None, limit: int) -> list[JsonObject]:
         """Return the last runs, newest first, with outcome, numbers of steps by outcome, and why none started."""
-        rows = self.database.rows(
+        rows = self.rows(
             "SELECT id, pipeline, project, declaration, started, ended, outcome, error FROM run"
             " WHERE ? IS NULL OR project = ? COLLATE NOCASE ORDER BY started DESC LIMIT ?",
             *(project, project, limit),
@@ -358,22 +343,15 @@ class Journal:
             runs.append({**dict(zip(names, row, strict=True)), "steps": dict(counts), "error": error or ""})
         return runs
 
-    def run_counts(self) -> list[tuple[str, str, str | None, int]]:
-        """Count the runs by pipeline, project and outcome, which is None for runs that have not ended."""
-        return self.database.rows(
-            "SELECT pipeline, project, outcome, count(*) FROM run GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-        )
-
-    def last_ends(self) -> list[tuple[str, str, str, str]]:
-        """Return when a run of each pipeline and project last ended with each outcome."""
-        return self.database.rows(
-            "SELECT pipeline, project, outcome, max(ended) FROM run WHERE ended IS NOT NULL AND outcome IS NOT NULL"
-            " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    def run_counts(self) -> list[tuple[str, str, str | None, int, str | None]]:
+        """Count the runs by pipeline, project and outcome (None: not ended), with the last end of each."""
+        return self.rows(
+            "SELECT pipeline, project, outcome, count(*), max(ended) FROM run GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
 
     def longest_s(self, pipeline: str, project: str) -> float | None:
         """Return how long the longest of the last runs of a pipeline took that ended well; None if there is none."""
-        row = self.database.row(
+        row = self.row(
             "SELECT max(86400 * (julianday(ended) - julianday(started))) FROM (SELECT started, ended FROM run"
             " WHERE pipeline = ? AND project = ? AND outcome = 'complete' ORDER BY started DESC LIMIT 20)",
             *(pipeline, project),
@@ -382,14 +360,14 @@ class Journal:
 
     def result_counts(self) -> list[tuple[str, str, int]]:
         """Count the results by project and state, without what no step made, which is listed under its id."""
-        return self.database.rows(
+        return self.rows(
             "SELECT project, state, count(*) FROM result WHERE NOT instr(outputs, '\"' || name || '\":')"
             " GROUP BY 1, 2 ORDER BY 1, 2"
         )
 
     def pipelines(self, project: str | None = None) -> list[JsonObject]:
         """Return the pipelines that ran here; several `declarations` mean that two pipelines share a name."""
-        rows = self.database.rows(
+        rows = self.rows(
             "SELECT pipeline, project, declaration, max(started), json_group_array(DISTINCT declaration) FROM run"
             " WHERE ? IS NULL OR project = ? COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",
             *(project, project),
@@ -407,7 +385,7 @@ class Journal:
 
     def declaration(self, pipeline: str) -> Path | None:
         """Return the file that declared the pipeline when it last ran here."""
-        row = self.database.row(
+        row = self.row(
             "SELECT declaration FROM run WHERE pipeline = ? AND declaration IS NOT NULL ORDER BY started DESC LIMIT 1",
             pipeline,
         )
@@ -415,7 +393,7 @@ class Journal:
 
     def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
         """Return mean seconds and bytes per instance of each declared step that was executed in the last runs."""
-        rows = self.database.rows(
+        rows = self.rows(
             "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS declared,"
             " avg(seconds), avg(bytes) FROM result"
             " WHERE run IN (SELECT id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20)"
@@ -434,7 +412,7 @@ class Journal:
     def failures(self, project: str | None = None) -> dict[str, Failure]:
         """Return the failures of results that were not made since, by the result's id, latest last."""
         made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, OVERTAKEN))
-        rows = self.database.rows(
+        rows = self.rows(
             "SELECT result.id, name, run.project, pipeline, step, about, result.error, moved FROM result"  # noqa: S608
             " JOIN run ON run.id = run WHERE result.service = ? AND state = 'failed' AND about IS NOT NULL"
             " AND (? IS NULL OR run.project = ? COLLATE NOCASE)"

@@ -68,16 +68,16 @@ class Mirror(StatedMirror):
     def known_among(self, mfids: Collection[str]) -> dict[str, DatasetRef]:
         """Return the trusted ones among these datasets, by the requested ids."""
         sql = "SELECT mfid, ref FROM trusted WHERE mfid IN (SELECT value FROM json_each(?))"
-        rows = self.database.rows(sql, json.dumps(list(mfids)))
+        rows = self.rows(sql, json.dumps(list(mfids)))
         return {mfid: DatasetRef.from_json(ref) for mfid, text in rows if (ref := unsealed(text, mfid))}
 
     def trust(self, datasets: Mapping[str, DatasetRef]) -> None:
         """Trust datasets, under the ids that their recipes give."""
-        self.database.transaction(lambda db: tables.trust(db, datasets))
+        self.transaction(lambda db: tables.trust(db, datasets))
 
     def forget(self, mfids: Iterable[str]) -> None:
         """Stop trusting these datasets."""
-        self.database.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
+        self.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
 
     def note_corrected(self, mfid: str) -> None:
         """Read a dataset that this machine has corrected, and trust it no more: lists may be late."""
@@ -86,12 +86,12 @@ class Mirror(StatedMirror):
 
     def attempts(self) -> dict[str, int]:
         """Return the latest known attempt at each repeated recipe, by the id of its first attempt."""
-        return dict(self.database.rows("SELECT first, attempt FROM attempt"))
+        return dict(self.rows("SELECT first, attempt FROM attempt"))
 
     def note_attempt(self, first: str, attempt: int) -> None:
         """Record an attempt at a recipe that was made again, unless a later one is recorded."""
         sql = "INSERT INTO attempt VALUES (?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)"
-        self.database.write_many(sql, [(first, attempt)])
+        self.write_many(sql, [(first, attempt)])
 
     # Datasets of one pipeline
 
@@ -105,7 +105,7 @@ class Mirror(StatedMirror):
         latest = before.latest if before else ""
         changes = self.changes(project, latest or None, scope)
         if changes is None:  # the project does not exist
-            self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
+            self.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
             return {}
         members = self._seen(project, scope)
@@ -137,7 +137,7 @@ class Mirror(StatedMirror):
                 tables.trust(db, trusted)
                 tables.set_feed(db, project, scope, after)
 
-            self.database.transaction(store)
+            self.transaction(store)
         slots = self.slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
 
@@ -160,7 +160,7 @@ class Mirror(StatedMirror):
     def slots(self, project: str, scope: str) -> dict[str, DatasetStatus] | None:
         """Return the result of the last `sync`, without a call; None after dropping damaged rows."""
         pipeline = scope.partition(":")[2]
-        rows = self.database.rows(
+        rows = self.rows(
             "SELECT mfid, slot, filled, (SELECT replaces FROM dataset WHERE dataset.mfid = slot.mfid)"
             " FROM slot JOIN member USING (project, mfid)"
             " WHERE project = ? AND scope = ? AND slot >= ? AND slot < ? AND"
@@ -188,7 +188,7 @@ class Mirror(StatedMirror):
             tables.drop(db, damaged)
             db.execute("DELETE FROM feed WHERE project = ?", (project,))
 
-        self.database.transaction(drop)
+        self.transaction(drop)
 
     def is_synced(self, project: str, scope: str) -> bool:
         """Return whether a sync has found the project."""
@@ -201,7 +201,7 @@ class Mirror(StatedMirror):
     def is_member(self, project: str, scope: str, mfid: str) -> bool:
         """Return whether a dataset is known to have the keyword `scope`."""
         sql = "SELECT 1 FROM member WHERE project = ? AND scope = ? AND mfid = ?"
-        return self.database.row(sql, project, scope, mfid) is not None
+        return self.row(sql, project, scope, mfid) is not None
 
     def note_slots(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         """Record slots and keywords that this machine has written to a dataset."""
@@ -211,7 +211,7 @@ class Mirror(StatedMirror):
             for scope in scopes:
                 tables.join(db, project, scope, {mfid: ""})
 
-        self.database.transaction(note)
+        self.transaction(note)
 
     def settle(self, project: str, scope: str, listed: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]) -> None:
         """Record the modification times of this machine's own writes: {MFID: (when, its slots)}, as listed now.
@@ -230,7 +230,7 @@ class Mirror(StatedMirror):
                     if mfid in listed and listed[mfid][1] == slots]  # fmt: skip
             db.executemany("UPDATE member SET seen = ? WHERE project = ? AND scope = ? AND mfid = ?", seen)
 
-        self.database.transaction(note)
+        self.transaction(note)
 
     def read_among(self, project: str, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Read datasets of a project, as far as they exist: a few by id, many by a listing of the project."""
@@ -251,7 +251,7 @@ class Mirror(StatedMirror):
             total = self._client().datasets.count(**_within(project))
         except (NotFoundError, RefusedError):
             return 0
-        row = self.database.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
+        row = self.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
         return max(0, total - int(row[0]))
 
     def changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
@@ -275,15 +275,13 @@ class Mirror(StatedMirror):
         if feed is None or not feed.latest:  # all are listed
             rows = self._modified_since(project)
             feed, listed = FeedState("", max((row.modified for row in rows), default="")), dict[str, str]()
-            self.database.transaction(lambda db: tables.store_project(db, project, rows, feed))
+            self.transaction(lambda db: tables.store_project(db, project, rows, feed))
         else:
             since = datetime.fromisoformat(feed.latest) - OVERLAP
             with self._of_project(project):
                 found = self._client().datasets.iter(modification_time_gte=since, **OLDEST_FIRST, **_within(project))
                 listed = {dataset.unique_id: dataset.modification_time or "" for dataset in found}
-        known, own = self.database.transaction(
-            lambda db: (tables.modified_of(db, project), tables.unlisted_statements(db))
-        )
+        known, own = self.transaction(lambda db: (tables.modified_of(db, project), tables.unlisted_statements(db)))
         new, gone = self._compared(known, listed, own, **_within(project))
         after = FeedState("", max([feed.latest, *listed.values()]))
         if new or gone or after != feed:
@@ -296,7 +294,7 @@ class Mirror(StatedMirror):
                 tables.write(db, rows)
                 tables.set_feed(db, project, EVERYTHING, after, is_listed=False)
 
-            self.database.transaction(store)
+            self.transaction(store)
         return self._snapshot(project)
 
     def _modified_since(self, project: str, **since: Any) -> list[Row]:
@@ -316,11 +314,11 @@ class Mirror(StatedMirror):
 
     def _snapshot(self, project: str) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
-        held = _held(self.database.path, project.casefold())
-        row = self.database.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
+        held = _held(self.path, project.casefold())
+        row = self.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
         if row is not None and (snapshot := held.get(row[0])) is not None:
             return snapshot
-        token, found, damaged = self.database.transaction(lambda db: tables.snapshot_of(db, project))
+        token, found, damaged = self.transaction(lambda db: tables.snapshot_of(db, project))
         if damaged:
             self._read_again(project, damaged)
         if damaged or token is None:  # meanwhile the file was replaced by an empty one

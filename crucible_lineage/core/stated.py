@@ -28,18 +28,14 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 MAX_AGE_S = 24 * 3600
 
 
-class StatedMirror:
+class StatedMirror(LocalDatabase):
     """The part of the mirror that keeps statements, with what all its parts read by id."""
 
     def __init__(self, path: Path, client: Callable[[], CrucibleClient], embedded: Path | None) -> None:
-        self.database = LocalDatabase(path, SCHEMA)
+        super().__init__(path, SCHEMA)
         self._active, self._token = in_force(()), None  # the statements in force, as of this state of the rows
         self._client = client
         self._embedded = embedded
-
-    def close(self) -> None:
-        """Close the file."""
-        self.database.close()
 
     def sync_statements(self, token: str | None = None) -> None:
         """Update the statements that this key may see, and which of them are in force.
@@ -69,7 +65,7 @@ class StatedMirror:
             tables.set_feed(db, EVERYTHING, KEYWORD, after)
 
         if rows or gone or after != before or not is_recent:
-            self.database.transaction(store)
+            self.transaction(store)
 
     def _stated_since(self, token: str | None, before: FeedState | None) -> tuple[str | None, Mapping[str, str]] | None:
         """Return the present token, and when the statements changed since `before` were modified; None if none has."""
@@ -114,13 +110,13 @@ class StatedMirror:
             tables.write(db, rows)
             tables.join(db, EVERYTHING, KEYWORD, {row.mfid: "" for row in rows})
 
-        self.database.transaction(store)
+        self.transaction(store)
 
     def statements_until(self) -> str:
         """Return the time up to which lists had all statements at the last sync; empty unless they lack own ones."""
         feed = self._feed(EVERYTHING, KEYWORD)
         own = "SELECT min(modified) FROM member JOIN dataset USING (mfid) WHERE scope = ? AND seen = ''"
-        row = self.database.row(f"{own} AND modified > ?", KEYWORD, feed.latest if feed else "")
+        row = self.row(f"{own} AND modified > ?", KEYWORD, feed.latest if feed else "")
         return (row[0] or "") if row else ""
 
     def in_force(self) -> ActiveStatements:
@@ -136,7 +132,7 @@ class StatedMirror:
             self._active, self._token = in_force(tables.statements_of(db, damaged=damaged).values()), token
             return damaged
 
-        while damaged := self.database.transaction(read):
+        while damaged := self.transaction(read):
             self.note_statements(damaged)
         return self._active
 
@@ -149,31 +145,31 @@ class StatedMirror:
 
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
         """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
-        return self.database.transaction(lambda db: tables.statements_of(db, mfids))
+        return self.transaction(lambda db: tables.statements_of(db, mfids))
 
     # Records by id
 
     def records(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Return the records of these datasets as last read; those never read are left out."""
-        rows = self.database.transaction(lambda db: list(tables.among(db, mfids)))
+        rows = self.transaction(lambda db: list(tables.among(db, mfids)))
         return {row[0]: StoredRecord(row[-1]) for row in rows}
 
     def read(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Read datasets at Crucible by id, as far as they exist, and store their records."""
         if rows := self._read(mfids):
-            self.database.transaction(lambda db: tables.write(db, rows))
+            self.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
         """Return their summaries; with `ask`, read those never read (absent and hidden ones once a day)."""
-        rows_known = self.database.transaction(lambda db: list(tables.among(db, mfids)))
+        rows_known = self.transaction(lambda db: list(tables.among(db, mfids)))
         found = {row[0]: Summary.from_columns(row) for row in rows_known}
         missing = [mfid for mfid in mfids if mfid not in found]
         if not missing or not ask:
             return found
         sql = "SELECT mfid FROM absent WHERE asked > ? AND mfid IN (SELECT value FROM json_each(?))"
         earliest = time.time() - MAX_AGE_S
-        absent = {mfid for (mfid,) in self.database.rows(sql, earliest, json.dumps(missing))}
+        absent = {mfid for (mfid,) in self.rows(sql, earliest, json.dumps(missing))}
         if to_read := [mfid for mfid in missing if mfid not in absent]:
             rows = self._read(to_read)
             absent = set(to_read) - {row.mfid for row in rows}
@@ -182,7 +178,7 @@ class StatedMirror:
                 tables.write(db, rows)
                 db.executemany("INSERT OR REPLACE INTO absent VALUES (?, ?)", [(mfid, time.time()) for mfid in absent])
 
-            self.database.transaction(store)
+            self.transaction(store)
             found |= {row.mfid: row.summary for row in rows}
         return found
 
@@ -213,11 +209,11 @@ class StatedMirror:
 
     def _seen(self, project: str, scope: str) -> dict[str, str]:
         """Return the datasets with a keyword, each with when it was modified as last listed; own ones may be unseen."""
-        return dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = ? AND scope = ?", project, scope))
+        return dict(self.rows("SELECT mfid, seen FROM member WHERE project = ? AND scope = ?", project, scope))
 
     def _feed(self, project: str, scope: str, *, is_recent: bool = False) -> FeedState | None:
         """Return the state of Crucible at the last sync; None if there was none, or no listing of the last day."""
-        row = self.database.row("SELECT state, listed FROM feed WHERE project = ? AND scope = ?", project, scope)
+        row = self.row("SELECT state, listed FROM feed WHERE project = ? AND scope = ?", project, scope)
         if row is None or (is_recent and not 0 <= time.time() - row[1] < MAX_AGE_S):
             return None
         state = unsealed(row[0], project.casefold(), scope)

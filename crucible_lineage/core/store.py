@@ -52,60 +52,46 @@ class Ingestion:
     asked: str
 
 
-class Store:
-    """One SQLite file, shared by threads and processes. `instance` names the Crucible of the datasets."""
+class Store(LocalDatabase):
+    """The store in one file. `instance` names the Crucible of the datasets."""
 
     def __init__(self, path: Path, instance: str) -> None:
-        self.path = path
+        super().__init__(path, SCHEMA)
         self.instance = instance
-        self.database = LocalDatabase(path, SCHEMA)
-
-    def close(self) -> None:
-        """Close the file. Later calls fail."""
-        self.database.close()
 
     def checksums(self, path: Path) -> FileChecksums:
         """Return a file's checksums: the stored ones while size, modification time and inode are unchanged."""
         key, now = utf8_name(str(path.absolute())), stamp(path)
-        row = self.database.row("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
+        row = self.row("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
         if row and row[:3] == now and (known := unsealed(row[3], key)):
             return FileChecksums.from_json(known)
         scanned = scan_file(path)
         if stamp(path) != now:
             raise FileChangedError(f"{path} changed while it was being read; try again when it no longer changes")
-        self.database.write(
+        self.write(
             "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", key, *now, sealed(scanned.to_json(), key)
         )
         return scanned
 
-    def remote_checksums(self, url: str, generation: str) -> FileChecksums | None:
-        """Return the checksums of a remote file in this generation, if it was read before."""
-        known = self.mark(f"checksums {url} {generation}")
-        return FileChecksums.from_json(known) if known else None
-
-    def keep_remote_checksums(self, url: str, generation: str, checksums: FileChecksums) -> None:
-        """Store the checksums of a remote file in this generation."""
-        self.set_mark(f"checksums {url} {generation}", checksums.to_json())
-
     def mark(self, name: str) -> JsonObject:
         """Return the last value under this name for this Crucible; empty if there is none."""
-        row = self.database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self.instance, name)
+        row = self.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self.instance, name)
         return dict(unsealed(row[0], name) or {}) if row else {}
 
     def set_mark(self, name: str, value: JsonMapping) -> None:
         """Store a value under the name, in place of the last one."""
         row = (self.instance, name, sealed(value, name))
-        self.database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", *row)
+        self.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", *row)
 
     def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
         """Record requested ingestions and their status."""
         rows = [(self.instance, *astuple(ingestion)) for ingestion in ingestions]
-        self.database.write_many("INSERT OR REPLACE INTO ingestion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self.write_many("INSERT OR REPLACE INTO ingestion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def open_ingestions(self) -> list[Ingestion]:
         """Return the ingestions that have not ended as far as known, oldest first."""
         sql = f"{INGESTIONS} WHERE instance = ? AND status IN ('requested', 'started') ORDER BY request"
-        return [Ingestion(*row) for row in self.database.rows(sql, self.instance)]
+        return [Ingestion(*row) for row in self.rows(sql, self.instance)]
 
     def ended_ingestions(self, limit: int) -> list[Ingestion]:
         """Return the latest ingestions that ended without success, newest first."""
@@ -113,11 +99,11 @@ class Store:
             f"{INGESTIONS} WHERE instance = ? AND status NOT IN ('requested', 'started', 'complete')"
             " ORDER BY request DESC LIMIT ?"
         )
-        return [Ingestion(*row) for row in self.database.rows(sql, self.instance, limit)]
+        return [Ingestion(*row) for row in self.rows(sql, self.instance, limit)]
 
     def inspection(self, query: str, rules: str) -> Any:
         """Return the stored inspection of the code that `query` names; None if one of its files has changed."""
-        row = self.database.row("SELECT files, found FROM inspected WHERE asked = ? AND rules = ?", query, rules)
+        row = self.row("SELECT files, found FROM inspected WHERE asked = ? AND rules = ?", query, rules)
         files = unsealed(row[0], query, rules) if row else None
         if files is None or any(_stamp(path) != previous for path, previous in files.items()):
             return None
@@ -137,7 +123,7 @@ class Store:
             connection.execute("DELETE FROM inspected WHERE rules <> ?", (rules,))
             connection.executemany("INSERT OR REPLACE INTO inspected VALUES (?, ?, ?, ?)", rows)
 
-        self.database.transaction(keep)
+        self.transaction(keep)
 
 
 def _stamp(path: str) -> list[int] | None:

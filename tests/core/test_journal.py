@@ -38,7 +38,7 @@ def made(step: str, mfid: str, run: str = "r") -> ResultRow:
 
 
 def states(journal: Journal) -> list[str]:
-    return [state for (state,) in journal.database.rows("SELECT state FROM result ORDER BY id")]
+    return [state for (state,) in journal.rows("SELECT state FROM result ORDER BY id")]
 
 
 def test_a_result_waits_until_it_is_delivered(journal: Journal) -> None:

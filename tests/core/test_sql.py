@@ -194,7 +194,7 @@ def trusted(*datasets: DatasetRef) -> dict[str, DatasetRef]:
 def test_a_trusted_dataset_is_ignored_once_a_character_has_changed(mirror: Mirror) -> None:
     mirror.trust(trusted(CALIBRATED))
     assert mirror.known(CALIBRATED.mfid) == CALIBRATED
-    mirror.database.write("UPDATE trusted SET ref = replace(ref, '0000', '0001')")
+    mirror.write("UPDATE trusted SET ref = replace(ref, '0000', '0001')")
     assert mirror.known(CALIBRATED.mfid) is None
     assert mirror.known_among([CALIBRATED.mfid]) == {}
     mirror.trust(trusted(CALIBRATED))
@@ -204,8 +204,8 @@ def test_a_trusted_dataset_is_ignored_once_a_character_has_changed(mirror: Mirro
 def test_a_row_that_a_damaged_index_finds_under_another_key_is_ignored(mirror: Mirror) -> None:
     other = DatasetRef("0tr5k2ndm5zvd000nr21qakeh5", "other", CALIBRATED.files)
     mirror.trust(trusted(CALIBRATED, other))
-    (kept,) = mirror.database.row("SELECT ref FROM trusted WHERE mfid = ?", other.mfid)
-    mirror.database.write("UPDATE trusted SET ref = ? WHERE mfid = ?", kept, CALIBRATED.mfid)
+    (kept,) = mirror.row("SELECT ref FROM trusted WHERE mfid = ?", other.mfid)
+    mirror.write("UPDATE trusted SET ref = ? WHERE mfid = ?", kept, CALIBRATED.mfid)
     assert (mirror.known(CALIBRATED.mfid), mirror.known(other.mfid)) == (None, other)
 
 
@@ -236,7 +236,7 @@ def test_a_damaged_stored_hash_is_computed_again(store: Store, tmp_path: Path) -
     path.write_text("1\n")
     right = store.checksums(path)
     wrong = "f" * 64
-    store.database.write("UPDATE file_checksums SET checksums = replace(checksums, ?, ?)", right.sha256, wrong)
+    store.write("UPDATE file_checksums SET checksums = replace(checksums, ?, ?)", right.sha256, wrong)
     assert store.checksums(path) == right
 
 

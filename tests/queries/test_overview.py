@@ -66,7 +66,7 @@ def test_a_run_under_way_for_much_longer_than_usual_is_said(
     lab: Any, data: Path, session: Session, command: Any
 ) -> None:
     run(session, lab.pipeline)
-    write = session.journal.database.write
+    write = session.journal.write
     write("UPDATE run SET started = '2024-05-01T12:00:00+00:00', ended = '2024-05-01T12:02:00+00:00'")
     session.journal.begin_run("hanging", "counting", "lab", lab.pipeline)
     with in_use(runs(data) / "hanging"):

@@ -290,7 +290,7 @@ def check(machine: Machine, service: Service) -> None:
         for parent, sha256 in stored.used.items() if stored.complete else ():
             assert service.sets[parent].complete, "a child was complete before its parent"
             assert service.sets[parent].sha256 == sha256, "a child was made of other bytes than its parent has"
-    assert not {state for (state,) in machine.journal.database.rows("SELECT state FROM result")}.intersection(OUTBOX)
+    assert not {state for (state,) in machine.journal.rows("SELECT state FROM result")}.intersection(OUTBOX)
 
 
 def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(

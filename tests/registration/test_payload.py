@@ -22,7 +22,7 @@ def payload(data: Path, tmp_path: Path) -> Payload:
 
 
 def states(outbox: Outbox) -> list[tuple[str, str]]:
-    rows = outbox.journal.database.rows("SELECT step, state FROM result ORDER BY id")
+    rows = outbox.journal.rows("SELECT step, state FROM result ORDER BY id")
     return [(step, state) for step, state in rows]
 
 
@@ -69,7 +69,7 @@ def test_a_payload_with_a_changed_byte_is_set_aside_until_it_is_freed(data: Path
 def test_results_of_another_account_are_neither_seen_nor_delivered(data: Path, payload: Payload) -> None:
     other = outbox_of(data, account="b")
     assert (other.all(), other.find(payload.name), other.waiting()) == ([], None, [])
-    (row,) = other.journal.waiting_of_others()
+    (row,) = other.journal.waiting(of_others=True)
     assert (row.name, row.account) == (payload.name, "a")
     assert [one.name for one in outbox_of(data, account="a").all()] == [payload.name]
 
@@ -87,7 +87,7 @@ def test_a_row_whose_payload_was_removed_fails_with_that_reason(data: Path, payl
     shutil.rmtree(payload.folder)
     outbox = outbox_of(data)
     assert outbox.waiting() == []
-    (row,) = outbox.journal.database.rows("SELECT state, error FROM result")
+    (row,) = outbox.journal.rows("SELECT state, error FROM result")
     assert row[0] == FAILED
     assert "removed from the outbox" in row[1]
 

@@ -93,7 +93,7 @@ def test_after_a_restart_or_without_marks_a_file_is_the_same_dataset(
     clock.now += 11
     assert names(restarted.poll()) == ["scan.txt"]
     assert names(watcher().poll()) == []
-    session.store.database.write("DELETE FROM mark")
+    session.store.write("DELETE FROM mark")
     forgetful = watcher()
     settle(forgetful, clock)
     assert names(forgetful.poll()) == ["scan.txt"]

@@ -100,8 +100,8 @@ def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFi
     if there is no file at an address without a pattern.
     """
     url, generation = split_address(name)
-    if generation and (known := session.store.remote_checksums(url, generation)):
-        return [RemoteFile(url, generation, known.size, known.crc32c, block)]
+    if generation and (known := session.store.mark(_generation(url, generation))):
+        return [RemoteFile(url, generation, known["size"], known["crc32c"], block)]
     source = open_source(url.partition("://")[0], block)
     wildcard = _WILD.search(url)
     if generation is None and wildcard:
@@ -118,13 +118,19 @@ def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFi
 
 def remote_checksums(file: RemoteFile, session: Session, *, present: bool = False) -> FileChecksums:
     """Return the checksums, downloading once for each generation; with `present`, the cache has the file then."""
-    known = session.store.remote_checksums(file.url, file.generation)
+    name = _generation(file.url, file.generation)
+    known = FileChecksums.from_json(stored) if (stored := session.store.mark(name)) else None
     if known is None or (present and not session.cache.holds(known.sha256)):
         known = _download(file, session)
-        session.store.keep_remote_checksums(file.url, file.generation, known)
+        session.store.set_mark(name, known.to_json())
     if not present:
         return known
     return replace(known, mtime_ns=session.cache.path(known.sha256).stat().st_mtime_ns)
+
+
+def _generation(url: str, generation: str) -> str:
+    """Return the name under which the store has the checksums of a file in this generation."""
+    return f"checksums {url} {generation}"
 
 
 def _download(file: RemoteFile, session: Session) -> FileChecksums:

@@ -200,7 +200,8 @@ def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", pr
         with nullcontext() if session.settings.embedded else session.client.repeating(0.0):
             with suppress(LineageError):  # the original error says more, or the key's owner is unknown
                 name, path = pipeline or declaration.stem, declaration.absolute()
-                session.journal.note_unstarted(uuid.uuid4().hex, name, project, path, str(error))
+                session.journal.begin_run(run := uuid.uuid4().hex, name, project, path)
+                session.journal.end_run(run, "failed", str(error))
             if project and not isinstance(error, TRANSIENT):
                 state_run(session, project, pipeline, f"could not start: {error}", {})
         raise

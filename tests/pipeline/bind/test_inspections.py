@@ -31,10 +31,10 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 def rewrite(session: Session, change: Callable[[Any], None]) -> None:
     """Change kept inspections as if another version had written them."""
-    for asked, rules, text in session.store.database.rows("SELECT asked, rules, found FROM inspected"):
+    for asked, rules, text in session.store.rows("SELECT asked, rules, found FROM inspected"):
         change((value := unsealed(text, asked, rules))["inspection"])
         kept = sealed(value, asked, inspect.RULES)
-        session.store.database.write("UPDATE inspected SET found = ? WHERE asked = ?", kept, asked)
+        session.store.write("UPDATE inspected SET found = ? WHERE asked = ?", kept, asked)
 
 
 def test_a_binding_with_kept_inspections_equals_the_first(lab: Any, session: Session, found: Any) -> None:
@@ -62,7 +62,7 @@ def test_an_inspection_under_other_rules_is_not_used(
     monkeypatch.setattr(inspect, "RULES", "crucible-lineage/code/99")
     bind_file(lab.pipeline, session.store)
     assert found() == 4
-    rules = session.store.database.rows("SELECT DISTINCT rules FROM inspected")
+    rules = session.store.rows("SELECT DISTINCT rules FROM inspected")
     assert rules == [("crucible-lineage/code/99",)], "entries under other rules are removed"
 
 
