@@ -45,4 +45,4 @@ def end_workers() -> None:
     with worker._lock:
         idle, worker._idle[:] = list(worker._idle), []
     for one in idle:
-        one.process.finish()
+        one.finish()

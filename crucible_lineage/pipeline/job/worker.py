@@ -87,18 +87,18 @@ def call_function(job: StepPlan, call: JsonMapping, attempt: Path, log: StepLog)
     try:
         ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, job.spec.timeout)
     except BaseException:
-        worker.process.end()
+        worker.end()
         raise
     log.close()
     if not answer.exists():
-        raise ending_error(worker.process, log.path, job.spec.timeout, in_time=ended)
+        raise ending_error(worker, log.path, job.spec.timeout, in_time=ended)
     reply = json.loads(answer.read_bytes())
     answer.unlink()
     if reply["retire"] or not ended:
-        worker.process.finish()
-        if not worker.process.wait(5):
-            worker.process.end()
-            worker.process.wait()
+        worker.finish()
+        if not worker.wait(5):
+            worker.end()
+            worker.wait()
     else:
         worker.release(job.inspection.files)
     if "error" in reply:
@@ -107,12 +107,10 @@ def call_function(job: StepPlan, call: JsonMapping, attempt: Path, log: StepLog)
         raise StepError(message, step=job.name, log=str(log.path), trace=trace)
     code = Path(reply["code"]) if reply["code"] else None
     outside, read = tuple(map(Path, reply["outside"])), tuple(map(Path, reply["read"]))
-    return CallOutcome(
-        reply["result"], outside, worker.process.left, code, tuple(reply["pictures"]), read, reply["shown"]
-    )
+    return CallOutcome(reply["result"], outside, worker.left, code, tuple(reply["pictures"]), read, reply["shown"])
 
 
-class _Worker:
+class _Worker(Supervised):
     """A process that waits for calls of one environment and one folder: modules of others may have the same names."""
 
     def __init__(self, environment: object, job: StepPlan) -> None:
@@ -128,19 +126,19 @@ class _Worker:
         mark = self._mark[1:-1].decode()
         code = f"import sys; sys.path[:] = {sys.path!r}; from {child.__name__} import serve; serve({mark!r})"
         command = [sys.executable, "-c", code]
-        self.process = Supervised(command, self._receive, job.name, run_id=job.run_id, ended=self._done.set)
+        super().__init__(command, self._receive, job.name, run_id=job.run_id, ended=self._done.set)
 
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
         """Send a call and wait. Return False if it took too long, and was ended. If it died, there is no answer."""
         self._done.clear()
         self._log = log
         with suppress(OSError):  # it has died, which `wait` reports
-            self.process.send(request)
+            self.send(request)
         in_time = self._done.wait(timeout_s)
         if not in_time:
-            self.process.end()
-        if not in_time or self.process.ended:
-            self.process.wait()
+            self.end()
+        if not in_time or self.ended:
+            self.wait()
         self._log = None
         return in_time
 
@@ -148,14 +146,14 @@ class _Worker:
         """Free it for another call."""
         with suppress(OSError):
             self.stamps |= {path: stamp(Path(path)) for path in files if path not in self.stamps}
-        self.process.run_id = ""
+        self.run_id = ""
         self.idle_since = time.monotonic()
         with _lock:
             _idle.append(self)
 
     def is_current(self) -> bool:
         """Return whether it is alive, and the files that it read have not changed."""
-        if self.process.ended or time.monotonic() - self.idle_since > REUSED_S:
+        if self.ended or time.monotonic() - self.idle_since > REUSED_S:
             return False
         try:
             return all(stamp(Path(path)) == was for path, was in self.stamps.items())
@@ -182,7 +180,7 @@ def _take(job: StepPlan) -> _Worker:
     environment, folder = (str(Path.cwd()), tuple(sorted(os.environ.items()))), job.spec.folder
     while True:
         with _lock:
-            _idle[:] = [old for old in _idle if not old.process.ended]
+            _idle[:] = [old for old in _idle if not old.ended]
             fitting = (
                 old for old in reversed(_idle) if old.environment == environment and old.folder in (None, folder)
             )
@@ -192,12 +190,12 @@ def _take(job: StepPlan) -> _Worker:
             return _Worker(environment, job)
         worker.folder = folder
         try:
-            if worker.is_current() and worker.process.take_over(job.name, job.run_id):
+            if worker.is_current() and worker.take_over(job.name, job.run_id):
                 return worker
         except StoppedError:
-            worker.process.finish()
+            worker.finish()
             raise
-        worker.process.finish()
+        worker.finish()
 
 
 def _forget_after_fork() -> None:

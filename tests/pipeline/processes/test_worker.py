@@ -163,7 +163,7 @@ def test_standard_input_is_empty_and_parameters_may_be_large(call: Any) -> None:
 
 def test_an_idle_worker_ends(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = call("who").result["pid"]
-    (idle,) = [one for one in worker._idle if one.process.take_over("x", "")][-1:]
-    idle.process.finish()
-    assert idle.process.wait(30)
+    (idle,) = [one for one in worker._idle if one.take_over("x", "")][-1:]
+    idle.finish()
+    assert idle.wait(30)
     assert call("who").result["pid"] != pid
