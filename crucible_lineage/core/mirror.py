@@ -31,7 +31,7 @@ from crucible_lineage.core import tables
 from crucible_lineage.core.datasets import ONE_BY_ONE, no_project
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim
 from crucible_lineage.core.stated import StatedMirror
-from crucible_lineage.core.tables import EVERYTHING, FeedState, Row, Snapshot, StoredRecord
+from crucible_lineage.core.tables import EVERYTHING, FeedState, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
@@ -272,22 +272,21 @@ class Mirror(StatedMirror):
         """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
         feed = self._feed(project, EVERYTHING, is_recent=True)
-        if feed is None or not feed.latest:  # all are listed
-            rows = self._modified_since(project)
-            feed, listed = FeedState("", max((row.modified for row in rows), default="")), dict[str, str]()
-            self.transaction(lambda db: tables.store_project(db, project, rows, feed))
-        else:
-            since = datetime.fromisoformat(feed.latest) - OVERLAP
-            with self._of_project(project):
-                found = self._client().datasets.iter(modification_time_gte=since, **OLDEST_FIRST, **_within(project))
+        filters = {**OLDEST_FIRST, **_within(project)}
+        with self._of_project(project):
+            if feed is None or not feed.latest:  # all are listed
+                rows = list(self._listed(**filters))
+                feed, listed = FeedState("", max((row.modified for row in rows), default="")), dict[str, str]()
+                self.transaction(lambda db: tables.store_project(db, project, rows, feed))
+            else:
+                since = datetime.fromisoformat(feed.latest) - OVERLAP
+                found = self._client().datasets.iter(modification_time_gte=since, **filters)
                 listed = {dataset.unique_id: dataset.modification_time or "" for dataset in found}
         known, own = self.transaction(lambda db: (tables.modified_of(db, project), tables.unlisted_statements(db)))
         new, gone = self._compared(known, listed, own, **_within(project))
         after = FeedState("", max([feed.latest, *listed.values()]))
         if new or gone or after != feed:
-            changed = [listed[mfid] for mfid in new & listed.keys()]
-            rows = self._read(new - listed.keys(), sort="updated", **_within(project))
-            rows += self._modified_since(project, modification_time_gte=min(changed)) if changed else []
+            rows = self._read(new, listed, **filters)
 
             def store(db: sqlite3.Connection) -> None:
                 tables.drop(db, gone)
@@ -296,11 +295,6 @@ class Mirror(StatedMirror):
 
             self.transaction(store)
         return self._snapshot(project)
-
-    def _modified_since(self, project: str, **since: Any) -> list[Row]:
-        """Read what was modified since then, or all. InputError without such a project."""
-        with self._of_project(project):
-            return list(self._listed(**OLDEST_FIRST, **_within(project), **since))
 
     @contextmanager
     def _of_project(self, project: str) -> Iterator[None]:
