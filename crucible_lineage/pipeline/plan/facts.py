@@ -1,7 +1,8 @@
 """Facts about parents that steps are given, and their form in recipes.
 
 For a result they are the fields of its registration, kept in its record: a service that adds fields or keywords later
-changes no id. For measured data they are the whole record.
+changes no id. For measured data they are the whole record. As for parameters and names, fields that a result lacks come
+from the measured data that it is about, where these agree.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from datetime import UTC, datetime
 
 from crucible_lineage.core.store import Ingestion
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import given_metadata, provenance, returned_values
+from crucible_lineage.json_types import JsonMapping, JsonObject, text
+from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values, shared
 from crucible_lineage.machine.process import in_threads
 from crucible_lineage.marks import KEY
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
@@ -38,17 +39,23 @@ class ParentFacts:
     def __init__(self, session: Session, project: str) -> None:
         self._session = session
         self._project = project
-        self._facts: dict[str, DatasetFacts] = {}
+        self._read: dict[str, tuple[DatasetFacts, tuple[str, ...]]] = {}  # own facts; datasets of the first input
+        self._facts: dict[str, DatasetFacts] = {}  # including those shared by the data that a result is about
 
     def prefetch(self, mfids: Collection[str]) -> None:
-        """Read these datasets, as far as visible, several at a time."""
-        missing = sorted({*mfids} - self._facts.keys())
-        self._await_ingestion(missing)
-        waiting = {mfid: new for mfid in missing if (new := self._session.outbox.dataset(mfid))}
-        self._facts |= {mfid: _undelivered(new) for mfid, new in waiting.items()}
-        records = self._session.mirror.read_among(self._project, [mfid for mfid in missing if mfid not in waiting])
-        own = in_threads(lambda entry: self._own(*entry), list(records.items()))
-        self._facts |= {mfid: facts for mfid, facts in zip(records, own, strict=True) if facts}
+        """Read these datasets and those that they are about, as far as visible, several at a time."""
+        missing = {mfid for mfid in mfids if mfid not in self._facts}
+        while missing:
+            mfids = [mfid for mfid in sorted(missing) if mfid not in self._read]
+            self._await_ingestion(mfids)
+            waiting = {mfid: new for mfid in mfids if (new := self._session.outbox.dataset(mfid))}
+            self._read |= {mfid: _undelivered(new) for mfid, new in waiting.items()}
+            mfids = [mfid for mfid in mfids if mfid not in waiting]
+            records = self._session.mirror.read_among(self._project, mfids)
+            own = in_threads(lambda entry: self._own(*entry), list(records.items()))
+            self._read |= {mfid: read for mfid, read in zip(records, own, strict=True) if read}
+            sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
+            missing = sources - self._read.keys()
 
     def _await_ingestion(self, mfids: Collection[str]) -> None:
         """Wait for Crucible to read files that this machine registered a moment ago; say so if it takes long."""
@@ -72,12 +79,42 @@ class ParentFacts:
             named = ", ".join(f"{ingestion.file} of {ingestion.dataset!r}" for ingestion in waiting[:MOST_NAMED])
             log.warning("going on without what Crucible has not read yet: %s", named)
 
+    def _known(self, mfid: str) -> DatasetFacts | None:
+        if mfid not in self._facts and (read := self._read.get(mfid)) is not None:
+            facts, about = read
+            if about and (measured := self._measured(mfid)):  # completed by what these agree in
+                agreed = shared(map(vars, measured))
+                facts = replace(
+                    facts,
+                    instrument=facts.instrument or agreed.get("instrument"),
+                    measurement=facts.measurement or agreed.get("measurement"),
+                    metadata={**agreed["metadata"], **facts.metadata},
+                )
+            self._facts[mfid] = facts
+        return self._facts.get(mfid)
+
+    def _measured(self, mfid: str) -> list[DatasetFacts]:
+        """Return the facts about the measured data that a dataset is about; none if some cannot be read."""
+        measured: dict[str, DatasetFacts] = {}
+        pending, seen = [mfid], set[str]()
+        while pending:
+            if (source := pending.pop()) in seen:
+                continue
+            seen.add(source)
+            if (read := self._read.get(source)) is None:
+                return []
+            facts, about = read
+            pending += about
+            if not about:
+                measured[source] = facts
+        return list(measured.values())
+
     def of(self, used: Sequence[UsedDataset]) -> dict[str, list[dict[str, object]]]:
         """Return the facts about these parents for a recipe, by role. Raises InputError if one cannot be read."""
         self.prefetch([part.dataset.mfid for part in used])
         by_role: dict[str, list[JsonObject]] = {}
         for part in used:
-            facts = self._facts.get(part.dataset.mfid)
+            facts = self._known(part.dataset.mfid)
             if facts is None:
                 raise InputError(
                     f"input {part.role!r}: the facts about dataset {part.dataset.mfid} ({part.dataset.name!r}) "
@@ -86,13 +123,13 @@ class ParentFacts:
             by_role.setdefault(part.role, []).append(facts.known())
         return by_role
 
-    def _own(self, mfid: str, record: JsonMapping) -> DatasetFacts | None:
-        stored = provenance(record).get("facts")
+    def _own(self, mfid: str, record: JsonMapping) -> tuple[DatasetFacts, tuple[str, ...]] | None:
+        about, stored = _about(record), provenance(record).get("facts")
         if isinstance(stored, Mapping):  # of a result: as registered, whatever a service has added since
-            return replace(DatasetFacts.from_json(stored), metadata=returned_values(record))
+            return replace(DatasetFacts.from_json(stored), metadata=returned_values(record)), about
         with suppress(ForbiddenError, NotFoundError):  # deleted or hidden since it was listed
             keywords = [word.keyword for word in self._session.client.datasets.get_keywords(mfid)]
-            return DatasetFacts.of_fields(record, keywords, given_metadata(record))
+            return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
         return None
 
 
@@ -109,7 +146,16 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
     return Facts(by_role)
 
 
-def _undelivered(new: NewDataset) -> DatasetFacts:
+def _about(record: JsonMapping) -> tuple[str, ...]:
+    """Return the datasets of a result's first input, except partners in time."""
+    used = [entry for entry in mappings(provenance(record).get("used")) if not entry.get("chosen")]
+    first = [text(entry.get("mfid")) for entry in used if entry.get("role") == used[0].get("role")]
+    return tuple(dict.fromkeys(filter(None, first)))
+
+
+def _undelivered(new: NewDataset) -> tuple[DatasetFacts, tuple[str, ...]]:
     record = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
     returned = returned_values({"scientific_metadata": {**new.metadata, KEY: record}})
-    return DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
+    facts = DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
+    used = new.record.document().get("used")
+    return facts, _about({"scientific_metadata": {KEY: {"used": used}}})

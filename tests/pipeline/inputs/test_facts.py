@@ -20,6 +20,7 @@ from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 Run = Callable[..., RunResult]
 
@@ -216,3 +217,60 @@ def test_fields_that_the_service_adds_later_change_no_id(
     assert {name: step.state for name, step in planned(power).items()} == {"mean": "fresh", "note": "fresh"}
     again = run(power)
     assert (again.executed, again.datasets["note"]) == ([], first.datasets["note"])
+
+
+SHARED = r"""
+from pathlib import Path
+
+from crucible_lineage import Facts
+
+
+def smooth(spectrum: Path, *, out: Path) -> dict:
+    (out / "smooth.txt").write_text(spectrum.read_text())
+    return {"own": 1}
+
+
+def summary(spectra: list[Path], *, facts: Facts, sample: str, out: Path) -> dict:
+    known = facts["spectra"]
+    metadata = [dict(one.metadata) for one in known]
+    (out / "summary.txt").write_text(sample)
+    return {"instruments": [one.instrument for one in known], "metadata": metadata}
+"""
+SHARED_PIPELINE = r"""
+pipeline: shared
+project: lab
+inputs:
+  spectra:
+    each:
+      - {file: a.txt, metadata: {sample: gold, number: 1}}
+      - {file: b.txt, metadata: {sample: gold, number: 2}}
+    instrument_name: A
+    timestamp: "2024-05-01T14:00:00+02:00"
+steps:
+  smooth: {uses: "LABMODULE:smooth", inputs: {spectrum: spectra}}
+  again: {uses: "LABMODULE:smooth", inputs: {spectrum: smooth}}
+  summary: {uses: "LABMODULE:summary", inputs: {spectra: again}, params: {sample: "{spectra.metadata.sample}"}}
+"""
+
+
+def test_facts_that_a_result_lacks_come_from_the_data_behind_it(
+    lab: Any, run: Run, session: Session, planned: Any, record_of: Any
+) -> None:
+    lab.file(f"{lab.module}.py", SHARED)
+    lab.file("a.txt", "1")
+    lab.file("b.txt", "2")
+    result = run(lab.declare(SHARED_PIPELINE))
+    assert result.ok, result.errors
+    metadata = session.client.datasets.get(result.datasets["summary"]["out"], include_metadata=True).scientific_metadata
+    assert metadata
+    assert metadata["instruments"] == ["A", "A"]
+    assert [(one["sample"], one["number"], one["own"]) for one in metadata["metadata"]] == [
+        ("gold", 1, 1), ("gold", 2, 1)
+    ]  # fmt: skip
+    assert run(lab.pipeline).executed == []
+    session.client.metadata.merge(result.inputs["spectra"][0], {"number": 3})
+    plan = planned(lab.pipeline)
+    assert {name for name, step in plan.items() if step.state != "fresh"} == {"summary"}
+    assert "metadata.number of" in plan["summary"].causes[0]
+    forget(session.mirror)
+    assert planned(lab.pipeline)["summary"].datasets == plan["summary"].datasets
