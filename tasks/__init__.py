@@ -35,8 +35,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = getattr(import_module(_MODULES[name], __name__), name)
     elif name in API_TASKS:
-        files = import_module(".api_files", __name__)
-        value = getattr(files, name, None) or getattr(import_module(".api_datasets", __name__), name)
+        value = getattr(import_module(".api", __name__), name)
     elif name.startswith("a") and name[1:] in API_TASKS:
         value = import_module(".sessions", __name__).asynchronous(__getattr__(name[1:]))
     else:

@@ -1,7 +1,6 @@
 # ruff: noqa: F403, F405 (the twins of the tasks)
 from crucible_lineage.step import step as step
-from crucible_lineage.tasks.api_datasets import *
-from crucible_lineage.tasks.api_files import *
+from crucible_lineage.tasks.api import *
 from crucible_lineage.tasks.credentials import CrucibleCredentials as CrucibleCredentials
 from crucible_lineage.tasks.flow import registering as registering
 from crucible_lineage.tasks.materialization import materialize as materialize
