@@ -85,8 +85,6 @@ class DeletionRequest(ReceivedModel):
     resource_type: str | None = None
     resource_name: str | None = None
     reason: str | None = None
-    request_time: str | None = None
-    review_time: str | None = None
 
 
 class DeletedRecord(ReceivedModel):
@@ -194,13 +192,7 @@ class Instrument(_Described):
     resource_type: Literal["instrument"] = "instrument"
     instrument_id: str | None = None
     instrument_name: str | None = None
-    instrument_type: str | None = None
-    manufacturer: str | None = None
-    model: str | None = None
-    location: str | None = None
-    description: str | None = None
     status: str | None = None
-    owner: Person | str | None = None
 
 
 class FileRecord(ReceivedModel):
