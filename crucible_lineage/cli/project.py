@@ -44,7 +44,6 @@ def list_projects_command(session: Session) -> Done:
 def create_project_command(
     session: Session, project: Annotated[str, argument()], *,
     title: Annotated[str | None, option("Subject of the project.")] = None,
-    organization: Annotated[str | None, option("The owning organization; by default, the project's ID.")] = None,
     lead: Annotated[
         str | None, option("ORCID, username or email of its lead; by default, the owner of the key.", metavar="USER")
     ] = None,
@@ -54,7 +53,7 @@ def create_project_command(
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
     with refused_as_input():
         created = session.client.projects.create(
-            project_id=project, organization=organization or project, title=title, project_lead=lead
+            project_id=project, organization=project, title=title, project_lead=lead
         )
     line = f"{created.project_id}  {created.unique_id}  created, lead {_name(created.lead)}"
     return Done({"mfid": created.unique_id, "project_id": created.project_id}, [line])
