@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import by_project, make_plan
 from crucible_lineage.session import Session
-from crucible_lineage.text.amounts import amount, size_text, time_text
+from crucible_lineage.text.amounts import amount
 
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
 COLOURS |= dict.fromkeys(("superseded", "doubtful", "candidate"), "yellow")
@@ -62,7 +62,7 @@ class PlanAnswer(Answer):
         return f"<plan of {self.pipeline}: {', '.join(f'{count} {state}' for state, count in states.items())}>"
 
     def lines(self) -> Iterator[str]:
-        """Yield the steps, what they follow from, notes, and an estimate."""
+        """Yield the steps, what they follow from, and notes."""
         planned = self.planned
         yield from _steps(planned.steps)
         if not planned.steps:
@@ -74,7 +74,6 @@ class PlanAnswer(Answer):
         yield from first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json")
         if planned.differences:
             yield "`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results"
-        yield from _estimate([step for step in planned.steps if not step.exists])
         yield from filter(None, [self.end])
 
 
@@ -176,16 +175,6 @@ def _steps(steps: Sequence[StepPlan]) -> Iterator[str]:
             yield from _step_lines(step, width, shown)
             shown = step.code_diff or shown
     yield from (f"{count} steps are held: {hold}" for hold, count in often.items())
-
-
-def _estimate(todo: Sequence[StepPlan]) -> Iterator[str]:
-    """Yield the work and the size of the results to be made, as far as they were made before."""
-    estimates = [step.estimate for step in todo if step.estimate.seconds is not None]
-    if estimates:
-        seconds = time_text(sum(estimate.seconds or 0 for estimate in estimates))
-        size = size_text(sum(estimate.bytes or 0 for estimate in estimates))
-        part = "" if len(estimates) == len(todo) else f" for the {len(estimates)} of {len(todo)} that were made before"
-        yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"
 
 
 def hold_in(cause: str) -> str:

@@ -58,7 +58,7 @@ CREATE INDEX run_by_pipeline ON run (pipeline, started);
 CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
-    tries INTEGER NOT NULL DEFAULT 0, error TEXT, seconds REAL, bytes INTEGER, about TEXT, moved TEXT
+    tries INTEGER NOT NULL DEFAULT 0, error TEXT, seconds REAL, about TEXT, moved TEXT
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
@@ -203,12 +203,11 @@ class Journal(LocalDatabase):
 
         self.transaction(within)
 
-    def measure(self, run: str, step: str, seconds: float | None, size: int | None) -> None:
-        """Record the duration of the last attempt at a step, and the bytes it made."""
+    def measure(self, run: str, step: str, seconds: float | None) -> None:
+        """Record the duration of the last attempt at a step."""
         self.write(
-            "UPDATE result SET seconds = ?, bytes = ?"
-            " WHERE id = (SELECT max(id) FROM result WHERE run = ? AND step = ?)",
-            *(seconds, size, run, step),
+            "UPDATE result SET seconds = ? WHERE id = (SELECT max(id) FROM result WHERE run = ? AND step = ?)",
+            *(seconds, run, step),
         )
 
     def move_waiting(self, name: str | Iterable[str], state: str, *, is_try: bool = False, **facts: object) -> None:
@@ -391,16 +390,16 @@ class Journal(LocalDatabase):
         )
         return Path(row[0]) if row else None
 
-    def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
-        """Return mean seconds and bytes per instance of each declared step that was executed in the last runs."""
+    def took(self, pipeline: str) -> dict[str, float]:
+        """Return mean seconds per instance of each declared step that was executed in the last runs."""
         rows = self.rows(
             "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS declared,"
-            " avg(seconds), avg(bytes) FROM result"
+            " avg(seconds) FROM result"
             " WHERE run IN (SELECT id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20)"
             " AND seconds IS NOT NULL AND state IN (?, ?) GROUP BY declared",
             *(pipeline, MADE, DELIVERED),
         )
-        return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
+        return dict(rows)
 
     def datasets(self, project: str) -> set[str]:
         """Return the MFIDs of all results of a project that runs from this data folder made or used."""

@@ -81,7 +81,7 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
     journal.note_made(made("fit", ONE))
     journal.move_waiting(ONE, OVERTAKEN, error="made of other bytes")
     journal.note_made(made("fit", ONE))
-    journal.measure("r", "fit", 2.5, 100)
+    journal.measure("r", "fit", 2.5)
     journal.end_step("r", "lab", "plot", SKIPPED, {}, **NO_FACTS)
     journal.end_run("r", "failed")
     assert journal.run_steps("r") == [
@@ -92,7 +92,7 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
     (run,) = journal.recent_runs("LAB", 5)
     assert (run["outcome"], run["steps"]) == ("failed", {"executed": 1, "skipped": 1, "reused": 1})
     journal.end_step("r", "lab", "fit[b]", FAILED, {}, error="no lamp", seconds=60.0)
-    assert journal.took("p") == {"fit": (2.5, 100)}, "of attempts that were executed"
+    assert journal.took("p") == {"fit": 2.5}, "of attempts that were executed"
     assert journal.datasets("lab") == {ONE, TWO}
 
 

@@ -72,14 +72,6 @@ FORCED = "it is forced"  # the cause if a fresh result is made again on request
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Estimate from earlier runs: wall-clock seconds, and bytes of the outputs."""
-
-    seconds: float | None = None
-    bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class StepPlan:
     """The plan of an instance, and the job that executes it in a run.
 
@@ -98,7 +90,6 @@ class StepPlan:
     results: Mapping[str, DatasetRef] = field(default_factory=dict)
     outputs: tuple[PlannedOutput, ...] = ()
     code_diff: tuple[str, ...] = ()
-    estimate: Estimate = Estimate()
     roots: tuple[str, ...] = ()
     used: tuple[UsedDataset, ...] = ()
     on_hold: bool = False
@@ -107,7 +98,7 @@ class StepPlan:
     slots: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
     variables: tuple[str, ...] = ()
     called: Step[..., Any] | None = None
-    json_keys: ClassVar = "name step state causes datasets supersedes code_diff roots notes on_hold choices estimate"
+    json_keys: ClassVar = "name step state causes datasets supersedes code_diff roots notes on_hold choices"
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.plan.expand import Expansion, Instance
 from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, uses_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector
-from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
+from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, PipelinePlan, plan
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import ITSELF, MATCHED, DatasetRef, FileRef
 from crucible_lineage.registration.known import KnownResults
@@ -154,19 +154,12 @@ def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> I
 
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
-    """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
+    """Plan a pipeline, with all differences between what is declared and Crucible. Changes nothing."""
     planned = plan_pipeline(pipeline, session, forced, as_of=as_of)
-    estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     results = [(step.name, dataset.mfid, step.spec.output)
                for step in planned.steps for dataset in step.results.values()]  # fmt: skip
-    return replace(
-        planned,
-        differences=(*planned.differences, *changed_descriptions(results, pipeline.spec.project, session)),
-        steps=tuple(
-            replace(step, estimate=estimates[step.step]) if step.step in estimates and not step.exists else step
-            for step in planned.steps
-        ),
-    )
+    changed = changed_descriptions(results, pipeline.spec.project, session)
+    return replace(planned, differences=(*planned.differences, *changed))
 
 
 def by_project(pipeline: BoundPipeline, session: Session) -> list[BoundPipeline]:

@@ -401,9 +401,7 @@ class Run:
     def _report_planned(self) -> None:
         took = self.session.journal.took(self.pipeline.name)
         todo = {
-            name: took.get(self.instances[name].step.name, (None, 0))[0]
-            for name, state in self.steps.items()
-            if not state.outcome
+            name: took.get(self.instances[name].step.name) for name, state in self.steps.items() if not state.outcome
         }
         self.listener(StepEvent("", Outcome.PLANNED, todo=todo))
 

@@ -239,12 +239,11 @@ class Steps(dict[str, StepState]):
         seconds = state.took
         if seconds is None and state.began is not None:
             seconds = time.monotonic() - state.began
-        size = sum(file.size for dataset in state.results.values() for file in dataset.files) or None
         if outcome in _ROW:
             facts = {"error": error or None, "seconds": seconds, **failed}
             self.journal.end_step(self.run_id, self.project, name, _ROW[outcome], mfids, **facts)
         elif outcome == Outcome.EXECUTED:
-            self.journal.measure(self.run_id, name, seconds, size)
+            self.journal.measure(self.run_id, name, seconds)
         self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
         if outcome in (Outcome.FAILED, Outcome.SKIPPED):
             self.has_failed = self.has_failed or outcome == Outcome.FAILED
