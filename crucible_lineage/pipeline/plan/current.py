@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.inputs import InputItem
 
 MOST_SHOWN = 60  # characters of a value that a message shows
-SAMPLES, KEYWORDS = "samples", "keywords"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def apply_current_values(
 
     With `refresh`, records are always read; otherwise not if they were found to agree before.
     """
-    registered = {item.dataset.mfid: item for item in items if item.dataset and item.new}
-    if not registered or (not refresh and session.store.inspection(_key(registered.values()), RULES)):
+    registered = {item.dataset.mfid: _declared(item) for item in items if item.dataset and item.new}
+    if not registered or (not refresh and session.store.inspection(_key(registered), RULES)):
         yield from items
         return
-    records, all_agree = _records(list(registered), project, session), True
+    records, all_agree = _records(list(registered), project, session, ask=not session.is_away), True
     for item in items:
         record = records.get(item.dataset.mfid) if item.dataset and item.new else None
         if record is None or item.dataset is None:
@@ -65,7 +65,7 @@ def apply_current_values(
             yield item
             continue
         subject, current = f"input {name}, {item.label}", fields_of(record)
-        differs = tuple(_differences(subject, item.dataset.mfid, _declared(item), record))
+        differs = tuple(_differences(subject, item.dataset.mfid, registered[item.dataset.mfid], record))
         metadata = {**(item.fields.get("metadata") or {}), **current["metadata"]}
         fields = {**item.fields, **current, "metadata": metadata}  # Crucible's, then declared ones
         all_agree = all_agree and not differs
@@ -84,51 +84,45 @@ def changed_descriptions(
 
     `results` are the step's instance, the id, and the declared output of each result.
     """
-    described = []
+    described = {}
     for name, mfid, output in results:
-        fields = {**output.descriptive, **{f"{METADATA_PREFIX}{key}": value for key, value in output.metadata.items()}}
-        if output.dataset_name and "{" not in output.dataset_name:
-            fields = {"dataset_name": output.dataset_name, **fields}
-        if fields:
-            described.append((name, mfid, fields))
-    mfids = [mfid for _, mfid, _ in described]
-    records: dict[str, JsonMapping] = {**session.mirror.records(mfids)} if mfids else {}
-    if missing := [mfid for mfid in mfids if mfid not in records]:
-        records |= _records(missing, project, session)
-    for name, mfid, declared in described:
+        is_name = output.dataset_name and "{" not in output.dataset_name
+        named = {"dataset_name": output.dataset_name} if is_name else {}
+        if fields := {**named, **output.descriptive, **_entries(output.metadata)}:
+            described[mfid] = name, fields
+    records = _records(list(described), project, session, ask=False)
+    for mfid, (name, declared) in described.items():
         if record := records.get(mfid):
             yield from _differences(f"step {name}", mfid, declared, record)
 
 
 def store_agreement(items: Iterable[InputItem], session: Session) -> None:
     """Store that these items agree with Crucible."""
-    registered = [item for item in items if item.dataset and item.new]
-    if registered:
-        session.store.keep_inspections(RULES, [(_key(registered), (), True)])
+    registered = {item.dataset.mfid: _declared(item) for item in items if item.dataset and item.new}
+    session.store.keep_inspections(RULES, [(_key(registered), (), True)])
 
 
-def _key(items: Iterable[InputItem]) -> str:
+def _key(declared: Mapping[str, JsonMapping]) -> str:
     """Return the key under which agreement is stored: a digest of each dataset with its declaration."""
-    entries = sorted(
-        (item.dataset.mfid, json.dumps(_declared(item), sort_keys=True, default=str)) for item in items if item.dataset
-    )
-    return f"declared {hashlib.sha256(json.dumps(entries).encode()).hexdigest()}"
+    entries = json.dumps(sorted(declared.items()), sort_keys=True, default=str)
+    return f"declared {hashlib.sha256(entries.encode()).hexdigest()}"
 
 
-def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, JsonMapping]:
-    records: Mapping[str, JsonMapping] = session.mirror.records(mfids) if session.is_away else {}
-    if len(records) < len(set(mfids)):
-        records = session.mirror.read_among(project, mfids)
-    return {mfid: records[mfid] for mfid in mfids if mfid in records}
+def _records(mfids: Sequence[str], project: str, session: Session, *, ask: bool) -> Mapping[str, JsonMapping]:
+    """Return the records as Crucible has them; unless it is asked, as last read, and those never read."""
+    known = {} if ask else session.mirror.records(mfids)
+    return known | session.mirror.read_among(project, [mfid for mfid in mfids if mfid not in known])
 
 
 def _declared(item: InputItem) -> JsonObject:
     """Return the declared fields of a dataset, without empty ones."""
-    fields = {name: item.fields.get(name) for name in CORRECTED}
-    fields |= {f"{METADATA_PREFIX}{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
-    if item.new is not None:
-        fields |= {SAMPLES: list(item.new.samples) or None, KEYWORDS: list(item.new.keywords) or None}
+    fields = {name: item.fields.get(name) for name in CORRECTED} | _entries(item.fields.get("metadata") or {})
+    fields |= {SAMPLES: list(item.new.samples) or None} if item.new else {}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _entries(metadata: JsonMapping) -> JsonObject:
+    return {f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}
 
 
 def _differences(subject: str, mfid: str, declared: JsonMapping, record: JsonMapping) -> Iterator[DeclaredDifference]:
@@ -140,11 +134,11 @@ def _differences(subject: str, mfid: str, declared: JsonMapping, record: JsonMap
             removed = [act.was for act in acts if act.field == "sample"]
             if missing := [sample for sample in value if sample not in (*linked, *removed)]:
                 yield DeclaredDifference(subject, mfid, name, missing, linked or None)
-        elif name != KEYWORDS:  # ingestion adds others, and listings of datasets lack them
-            current = value_of(fields, name)
-            is_corrected = any(act.field == name and is_same_value(name, act.was, value) for act in acts)
-            if not is_same_value(name, current, value) and not is_corrected:
-                yield DeclaredDifference(subject, mfid, name, value, current)
+            continue
+        current = value_of(fields, name)
+        is_corrected = any(act.field == name and is_same_value(name, act.was, value) for act in acts)
+        if not is_same_value(name, current, value) and not is_corrected:
+            yield DeclaredDifference(subject, mfid, name, value, current)
 
 
 def _shown(value: object) -> str:
