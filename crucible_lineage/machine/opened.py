@@ -126,6 +126,7 @@ class OpenedFiles:
     declared: Effects = field(default_factory=Effects)
     read: set[str] = field(default_factory=set)
     wrote: set[str] = field(default_factory=set)
+    added_to: set[str] = field(default_factory=set)  # and not read, although what is there now depends on what was
     outside: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     others: set[str] = field(default_factory=set)
@@ -238,6 +239,8 @@ def _note(call: OpenedFiles, name: str, flags: object) -> None:
             del _written[next(iter(_written))]
         if flags & os.O_TRUNC or (flags & os.O_CREAT and not flags & (os.O_APPEND | os.O_RDWR)):
             return
+        if flags & os.O_APPEND and not flags & os.O_RDWR and name not in call.read:
+            call.added_to.add(name)
     if not is_own:
         call.read.add(name)
 

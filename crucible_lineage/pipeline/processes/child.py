@@ -371,7 +371,7 @@ def watching_files(allowed: Path) -> Iterator[tuple[list[Path], list[Path]]]:
         caches = (*_CACHES, *filter(None, map(os.environ.get, _CACHE_VARIABLES)))
         known = [os.path.realpath(os.path.expanduser(folder)) for folder in (str(allowed), *caches)]  # noqa: PTH111
         found[0].extend(_outside(opened.wrote, [*known, os.path.realpath(tempfile.gettempdir())]))
-        found[1].extend(_outside(opened.read, known))
+        found[1].extend(_outside(opened.read - opened.added_to, known))
 
 
 def _outside(names: Iterable[str], folders: Sequence[str]) -> list[Path]:

@@ -108,3 +108,15 @@ def test_neither_packages_nor_files_written_by_the_step_are_listed(tmp_path: Pat
         (allowed / "mine.txt").read_text()
         (tmp_path / "data.txt").read_text()
     assert read == [tmp_path / "data.txt"]
+
+
+def test_a_file_to_which_a_step_only_adds_was_not_read(tmp_path: Path) -> None:
+    (tmp_path / "calls.txt").write_text("1\n")
+    (tmp_path / "state.txt").write_text("1\n")
+    with watching_files(tmp_path / "own") as (_, read):
+        for name in ("calls.txt", "state.txt"):
+            if name == "state.txt":
+                (tmp_path / name).read_text()
+            with (tmp_path / name).open("a") as stream:
+                stream.write("2\n")
+    assert read == [tmp_path / "state.txt"]
