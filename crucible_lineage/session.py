@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.folders import FileCache, limit_from_environment, machine_id
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
+from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -61,14 +62,9 @@ class Session:
         self._stack = ExitStack()
         self._lock = threading.RLock()
         self._who_lock, self._project_lock = threading.Lock(), threading.Lock()  # held during calls to the service
-        self._client: CrucibleClient | None = None
-        self._store: Store | None = None
+        self._opened: dict[str, Any] = {}
         self._agent: dict[str, object] | None = None
-        self._machine: str | None = None
         self._projects: set[str] = set()
-        self._journal: Journal | None = None
-        self._outbox: Outbox | None = None
-        self._mirror: Mirror | None = None
         self._refresh_at = 0.0
 
     def __enter__(self) -> Self:
@@ -81,15 +77,22 @@ class Session:
         """Close the client, the embedded server and the store."""
         with self._lock:
             self._stack.close()
-            self._client = self._store = self._journal = self._outbox = self._mirror = None
+            self._opened.clear()
+
+    def _once(self, name: str, opening: Callable[[], Result]) -> Result:
+        """Return a part of the session, which is opened when it is first needed."""
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = opened = opening()
+                if isinstance(opened, LocalDatabase):
+                    self._stack.callback(opened.close)
+            known: Result = self._opened[name]
+            return known
 
     @property
     def client(self) -> CrucibleClient:
         """The client; the first use starts the embedded Crucible, if that is in use."""
-        with self._lock:
-            if self._client is None:
-                self._client = self._stack.enter_context(self._connect())
-            return self._client
+        return self._once("client", lambda: self._stack.enter_context(self._connect()))
 
     def connect(self, *, at_most_s: float) -> CrucibleClient:
         """Return another client, to be closed, whose calls give up after that time, or the environment's if shorter."""
@@ -112,30 +115,25 @@ class Session:
 
     def at_once(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
         """Make these calls, concurrently if the service is known to be far away."""
-        client = None if self.settings.embedded else self._client
+        client = None if self.settings.embedded else self._opened.get("client")
         return [call() for call in calls] if client is None else client.at_once(*calls)
 
     @property
     def store(self) -> Store:
         """The local store for this Crucible."""
-        with self._lock:
-            if self._store is None:
-                self._store = Store(self.settings.data / "store.sqlite", self._instance())
-                self._stack.callback(self._store.close)
-            return self._store
+        return self._once("store", lambda: Store(self.settings.data / "store.sqlite", self._instance()))
 
     @property
     def mirror(self) -> Mirror:
         """The mirror: what this account has read from this Crucible."""
-        with self._lock:
-            if self._mirror is None:
-                reader = f"{self.store.instance}\n{self.settings.api_key or ''}"  # accounts see different datasets
-                name = hashlib.sha256(reader.encode()).hexdigest()[:16]
-                path = self.settings.data / "mirror" / f"{name}.sqlite"
-                embedded = self.settings.data / "crucible" if self.settings.embedded else None
-                self._mirror = Mirror(path, lambda: self.client, self.settings.describe(), embedded)
-                self._stack.callback(self._mirror.close)
-            return self._mirror
+
+        def opening() -> Mirror:
+            reader = f"{self.store.instance}\n{self.settings.api_key or ''}"  # accounts see different datasets
+            path = self.settings.data / "mirror" / f"{hashlib.sha256(reader.encode()).hexdigest()[:16]}.sqlite"
+            embedded = self.settings.data / "crucible" if self.settings.embedded else None
+            return Mirror(path, lambda: self.client, self.settings.describe(), embedded)
+
+        return self._once("mirror", opening)
 
     @property
     def effects(self) -> StatementEffects:
@@ -143,7 +141,8 @@ class Session:
         return StatementEffects(self.mirror, self._waiting, is_away=self.is_away)
 
     def _waiting(self, mfid: str) -> DatasetRef | None:
-        return self._outbox.find(mfid) if self._outbox is not None else None
+        outbox: Outbox | None = self._opened.get("outbox")
+        return outbox.find(mfid) if outbox is not None else None
 
     def refresh_statements(self) -> None:
         """Sync the statements, unless that was done less than `STATEMENTS_LAST_S` ago."""
@@ -156,12 +155,8 @@ class Session:
     @property
     def journal(self) -> Journal:
         """The journal for this Crucible and this account."""
-        with self._lock:
-            if self._journal is None:
-                path = self.settings.data / "journal.sqlite"
-                self._journal = Journal(path, self.store.instance, lambda: self.account)
-                self._stack.callback(self._journal.close)
-            return self._journal
+        path = self.settings.data / "journal.sqlite"
+        return self._once("journal", lambda: Journal(path, self.store.instance, lambda: self.account))
 
     is_open_to_all = False
 
@@ -173,11 +168,8 @@ class Session:
     @property
     def outbox(self) -> Outbox:
         """The outbox: results made here that this Crucible does not have yet."""
-        with self._lock:
-            if self._outbox is None:
-                # In a power cut the embedded Crucible, too, loses what it received last.
-                self._outbox = Outbox(self.settings.data, self.journal, durable=not self.settings.embedded)
-            return self._outbox
+        durable = not self.settings.embedded  # in a power cut the embedded one, too, loses what it received last
+        return self._once("outbox", lambda: Outbox(self.settings.data, self.journal, durable=durable))
 
     @property
     def account(self) -> str:
@@ -231,10 +223,7 @@ class Session:
     @property
     def machine(self) -> str:
         """The id of this data folder in registrations; processes within it take turns (`turn`)."""
-        with self._lock:
-            if self._machine is None:
-                self._machine = machine_id(self.settings.data)
-            return self._machine
+        return self._once("machine", lambda: machine_id(self.settings.data))
 
     def turn(self, name: str) -> FileLock:
         """Return a lock for something that one process at a time may do; `name` is a plain file name."""

@@ -55,7 +55,7 @@ def test_a_second_run_makes_nothing_and_requests_nothing(lab: Any, session: Sess
         second = run(later, lab.pipeline)
         assert second.executed == []
         assert second.datasets == first.datasets
-        assert later._client is None, "an up-to-date run must not start the embedded Crucible"
+        assert "client" not in later._opened, "an up-to-date run must not start the embedded Crucible"
 
 
 def test_a_changed_parameter_makes_new_children_which_name_the_old_ones_that_they_supersede(
