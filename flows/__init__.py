@@ -1,1 +1,1 @@
-"""Prefect flows: `pipelines` runs a declared pipeline, `upkeep` verifies, reproduces and renews results."""
+"""Prefect flows: `pipelines` runs a declared pipeline, `commands` one of the program's commands."""

@@ -450,9 +450,9 @@ class Prefect:
             [str(argument) for argument in arguments], {**self.environment, **environment}, timeout=300
         )
 
-    def run(self, code: str, *arguments: object) -> Any:
+    def run(self, code: str, *arguments: object, **environment: str) -> Any:
         """What the last line printed by a program says, as JSON."""
-        ran = self.python("-c", code, *arguments)
+        ran = self.python("-c", code, *arguments, **environment)
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])
 

@@ -1,7 +1,6 @@
 """Whose recorded code may run on this machine: the own account's, that of members of named projects, and named ones.
 
-Reading executes nothing. `reproduce`, the flow `reproduce-sample`, and `rerun` of a command run what a record says, and
-anybody can write a record.
+Reading executes nothing. `reproduce`, and `rerun` of a command, run what a record says, and anybody can write a record.
 """
 
 from __future__ import annotations

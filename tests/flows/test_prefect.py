@@ -85,7 +85,7 @@ def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, comma
 
 
 @by_night("deployments of a smaller pipeline by day")
-def test_the_nightly_deployment_is_run_by_a_worker(
+def test_the_deployments_of_the_package_are_run_by_a_worker(
     data: Path, demo_origin: Any, prefect: Any, warm_python: Any, tmp_path: Path
 ) -> None:
     prefect.command("work-pool", "create", "crucible", "--type", "process", "--overwrite")
@@ -94,10 +94,11 @@ def test_the_nightly_deployment_is_run_by_a_worker(
     environment = {**prefect.environment, "CRUCIBLE_LINEAGE_DATA": str(data)}
     worker = warm_python.start(words, environment, log, log, data.parent)
     try:
-        output = prefect.command("deployment", "run", "run-pipeline/raman-nightly")
-        found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", output)
-        assert found, output
-        assert final_state(prefect, found.group()) == "COMPLETED"
+        for deployment in ("run-pipeline/raman-nightly", "run-command/verify-raman"):
+            output = prefect.command("deployment", "run", deployment)
+            found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", output)
+            assert found, output
+            assert final_state(prefect, found.group()) == "COMPLETED"
     finally:
         worker.send_signal(signal.SIGTERM)
         try:

@@ -38,7 +38,7 @@ ON_PREFECT = (
     "prefect.flows",
     *(f"prefect.cli.{name}" for name in ("deploy", "deployment", "flow_run", "work_pool")),
     "crucible_lineage.tasks",
-    "crucible_lineage.flows.upkeep",
+    "crucible_lineage.flows.commands",
     "crucible_lineage.server.running",
     "prefect_dask",
     "pandas",
