@@ -61,7 +61,6 @@ class CreatedDataset:
         """Return an item of the official client: `dsid`, `created_record`, `scientific_metadata_record`, `files`."""
         by_key = {
             "dsid": self.dsid,
-            "dataset_mfid": self.dsid,
             "created_record": self.record,
             "scientific_metadata_record": self.scientific_metadata
             and {"unique_id": self.dsid, "scientific_metadata": self.scientific_metadata},
@@ -77,11 +76,21 @@ class LinkedCalls(ListedCalls[Record]):
 
     _kind: str
 
-    def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
+    def link_parent_child(
+        self,
+        parent_id: str = "",
+        child_id: str = "",
+        relationship_type: str | None = None,
+        *,
+        parent_dataset_id: str = "",
+        child_dataset_id: str = "",
+    ) -> None:
         """Make one dataset or sample a child of another; a given relationship replaces the stored one.
 
-        Raises RefusedError if that would close a cycle, or if the service does not know the relationship.
+        `parent_dataset_id` and `child_dataset_id` are other names of the first two on Crucible's own page. Raises
+        RefusedError if that would close a cycle, or if the service does not know the relationship.
         """
+        parent_id, child_id = parent_id or parent_dataset_id, child_id or child_dataset_id
         if relationship_type not in (None, *get_args(Relationship)):
             hint = nearest(str(relationship_type), get_args(Relationship))
             raise InputError(f"there is no relationship {relationship_type!r}; {hint}")

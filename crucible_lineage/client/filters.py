@@ -22,7 +22,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.text.times import utc
 
-SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}  # of Crucible's own page
+SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid"}  # of Crucible's own page
 
 Record = TypeVar("Record", bound=ReceivedModel)
 
