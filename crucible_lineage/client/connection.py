@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import random
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from types import FunctionType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -265,41 +263,11 @@ class Connection:
         )
 
 
-SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "dsid": ("dataset_id", "dataset_mfid"),
-    "dataset_id": ("dsid", "dataset_mfid"),
-    "parent_id": ("parent_mfid", "parent_dataset_id"),
-    "child_id": ("child_mfid", "child_dataset_id"),
-    "folder": ("output_dir",),
-}
-"""Other spellings of arguments on Crucible's own page about datasets."""
-
-
 class Calls:
-    """Base of the calls of one subject. They take arguments as they are spelt on Crucible's own page, too."""
+    """Base of the calls of one subject."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        for name, call in list(vars(cls).items()):
-            if isinstance(call, FunctionType) and not name.startswith("_"):
-                setattr(cls, name, _with_spellings(call))
-
-
-def _with_spellings(call: FunctionType) -> Callable[..., Any]:
-    code = call.__code__
-    own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    renamed = {other: name for name in own for other in SPELLINGS.get(name, ()) if other not in own}
-    if not renamed:
-        return call
-
-    @functools.wraps(call)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return call(*args, **{renamed.get(name, name): value for name, value in kwargs.items()})
-
-    return wrapper
 
 
 def _is_tls_failure(error: httpx.TransportError) -> bool:
@@ -364,14 +332,18 @@ def error_of(response: httpx.Response, action: str) -> CrucibleError:
     lines = [f"could not {action}: Crucible answered {status} {_text(detail) or response.reason_phrase}".rstrip()]
     if status in HINTS:
         lines.append(HINTS[status])
-    error_class = ERROR_CLASSES.get(status, RefusedError if 400 <= status < 500 else ServerError)
-    return error_class(
+    return error_class_of(status)(
         "\n".join(lines),
         status=status,
         detail=detail,
         code=code if isinstance(code, str) else None,
         retry_after_s=retry_after_s(response.headers.get("retry-after")),
     )
+
+
+def error_class_of(status: int) -> type[CrucibleError]:
+    """Return the class of the error for a status outside 2xx."""
+    return ERROR_CLASSES.get(status, RefusedError if 400 <= status < 500 else ServerError)
 
 
 def _text(detail: object) -> str:

@@ -19,6 +19,7 @@ from crucible_lineage.client.connection import (
     STORAGE_CONNECT_S,
     STORAGE_READ_S,
     Connection,
+    error_class_of,
     read_answer,
     retry_after_s,
     timeout_extension,
@@ -26,10 +27,6 @@ from crucible_lineage.client.connection import (
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
-    ForbiddenError,
-    NotFoundError,
-    RateLimitedError,
-    RefusedError,
     ServerError,
     UnreachableError,
 )
@@ -132,13 +129,7 @@ def storage_error(response: httpx.Response, action: str) -> CrucibleError:
     status = response.status_code
     code = re.search(r"<Code>(\w{1,64})</Code>", response.text[:4096])
     message = f"could not {action}: storage answered {status} {code[1] if code else response.reason_phrase}".rstrip()
-    classes: dict[int, type[CrucibleError]] = {
-        403: ForbiddenError,
-        404: NotFoundError,
-        408: ServerError,  # it gave up waiting for bytes
-        429: RateLimitedError,
-    }
-    error_class = classes.get(status, ServerError if status >= 500 else RefusedError)
+    error_class = ServerError if status == 408 else error_class_of(status)  # 408: it gave up waiting for bytes
     return error_class(
         message,
         status=status,
