@@ -1,33 +1,4 @@
-"""All errors of crucible-lineage, in one tree.
-
-```text
-LineageError
-├── InputError                 the request cannot be carried out; nothing was changed
-├── RunError                   something failed during its execution
-│   ├── StepError              a step died, timed out, or left no usable result
-│   │   ├── StoppedError       it was ended, or not started, because the run was stopped
-│   ├── OnHoldError            an input, or one of its ancestors, is on hold
-│   ├── FileChangedError       a file changed while it was being read or used
-│   ├── ChecksumError          the bytes received are not the bytes sent
-│   ├── PrefectAwayError       Prefect's API did not answer
-│   ├── StorageError           the disk is full, read-only, or closed to this account
-│   └── IdTakenError           the id belongs to a dataset of another project, or with other bytes
-│       └── RecipeConflictError    ... or with another recipe
-└── CrucibleError              Crucible answered with an error, or not at all
-    ├── UnreachableError       no answer: connection refused, lost, timed out
-    │   └── CertificateError   no secure connection; waiting does not help
-    ├── UnauthorizedError      401
-    ├── ForbiddenError         403
-    ├── NotFoundError          404
-    ├── ConflictError          409
-    │   ├── FileConflictError  409, a file of this name has other content
-    │   └── WithdrawnError     a result marked for deletion, which holds its id until then
-    ├── PreconditionError      412
-    ├── RefusedError           400, 413, 422: Crucible rejected the call
-    ├── RateLimitedError       429
-    └── ServerError            5xx, or an answer that violates the contract
-```
-"""
+"""All errors of crucible-lineage, in one tree."""
 
 from __future__ import annotations
 
