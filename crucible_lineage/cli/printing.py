@@ -202,10 +202,6 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def print_trouble(self, reason: str) -> None:
-        """Print why something is not done yet."""
-        self.print_line(f"  {reason}")
-
     def __call__(self, text: str, of_bytes: int = 0) -> None:
         """Show the current work, and the number of bytes that it will receive in all."""
         self._work, self._total = text, of_bytes

@@ -280,7 +280,7 @@ def push_command(session: Session, patience: Patience = PATIENCE, *, tell: Progr
     """
     from crucible_lineage.pipeline.job.delivering import deliver_all  # not needed by a run if all is fresh
 
-    delivered, left = deliver_all(session, patience, tell.print_trouble, tell)
+    delivered, left = deliver_all(session, patience, lambda reason: tell.print_line(f"  {reason}"), tell)
     damaged = session.outbox.set_aside()
     lines = [f"{len(delivered)} delivered" if delivered or left else "nothing waits here"]
     warnings = [*waiting_lines(left), *damaged_lines(damaged)]
