@@ -142,7 +142,7 @@ PRINTED: Mapping[str, Any] = {
     "deploy": one_of({"deployments": list[DeploymentState]}, {"removed": dict[str, bool]}),
     "serve": {"url": str, "pages": str, "data": str}, "init": {"files": TEXTS, "pipeline": str, "project": str},
     "demo": {"datasets": dict[str, str], "executed": TEXTS, "lineage": dict[str, str], "bands": OBJECTS},
-    "data clean": {"removed": list[Leftover], "bytes": int, "failed": TEXTS},
+    "data clean": one_of({"removed": list[Leftover], "bytes": int, "failed": TEXTS}, {"removed": TEXTS}),
     "data backup": Backup, "data restore": both(Backup, {"set_aside": str | None}),
 }  # fmt: skip
 

@@ -265,7 +265,8 @@ def damaged_lines(damaged: Sequence[SetAside]) -> Iterator[str]:
         result = f"{set_aside.step} ({set_aside.project})" if set_aside.step else "a result"
         yield f"damaged while it waited: {set_aside.name}  {result}: {set_aside.error}; kept in {set_aside.folder}"
     if damaged:
-        yield f"run the pipeline again to remake it; to remove what is damaged: {next_command('data', 'clean')}"
+        command = next_command("data", "clean", "--damaged", "MFID")
+        yield f"run the pipeline again to remake it, then remove the damaged one: {command}"
 
 
 def unread_lines(unread: Sequence[str]) -> Iterator[str]:

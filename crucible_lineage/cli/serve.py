@@ -18,7 +18,7 @@ import click
 
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
-from crucible_lineage.cli.asking import DATA_FOLDER, EXISTING_FOLDER, act, chosen_settings
+from crucible_lineage.cli.asking import DATA_FOLDER, EXISTING_FOLDER, act, chosen_settings, open_session
 from crucible_lineage.cli.printing import result_stream, wants_json
 from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.errors import FAILURE, InputError, LineageError, missing_library
@@ -199,14 +199,25 @@ def clean_command(
     cache: Annotated[
         bool, option("Also copies of files that Crucible has; they are fetched again when needed.")
     ] = False,
+    mfid: Annotated[
+        str | None, option(
+            "Only this result, which was damaged while it waited to be delivered; `status` names it.", "--damaged",
+            metavar="MFID",
+        )
+    ] = None,
     yes: Annotated[bool, option("Do not ask.")] = False,
-) -> Done:
-    """Remove from the data folder what nothing needs: leftovers of failed and killed steps, results that were damaged
-    while they waited to be delivered, and copies that are recreated when needed.
+) -> Done:  # fmt: skip
+    """Remove from the data folder what nothing needs: leftovers of failed and killed steps, and copies that are
+    recreated when needed.
 
     Folders of running steps, the embedded Crucible, undelivered results and the list of runs stay.
     """
     settings = chosen_settings()
+    if mfid is not None:
+        with open_session() as session:
+            if not session.outbox.free(mfid):
+                raise InputError(f"no damaged result {mfid} is kept here; `status` lists the damaged results")
+        return Done({"removed": [mfid]}, [f"removed the rest of {mfid}"])
     found = leftovers(settings.data, copies=cache)
     if not wants_json():
         _print_leftovers(settings.data, found, 0 if cache else disk_usage(settings.data)["cache"])

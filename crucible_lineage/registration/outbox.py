@@ -1,7 +1,7 @@
 """The outbox: results made and not yet at Crucible, each a row of the journal and a payload in a folder.
 
     outbox/OWNER/STEP/               a payload; OWNER is a hash of service and account, STEP the least of its MFIDs
-    outbox/OWNER/.aside-STEP-TOKEN/  a payload that was damaged while it waited, until `data clean`
+    outbox/OWNER/.aside-STEP-TOKEN/  a payload that was damaged while it waited, until somebody frees it by name
 
 Once the folder has its name, no crash and no outage costs the work. The folders are the truth: missing rows are
 restored from them.
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage.core.folders import ASIDE
 from crucible_lineage.core.journal import DELIVERED, FAILED, MADE, REFUSED, Journal, ResultRow
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.refs import DatasetRef
@@ -34,7 +33,7 @@ from crucible_lineage.registration.payload import (
     write_payload,
 )
 
-REASON = "why.json"
+ASIDE, REASON = ".aside-", "why.json"
 MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the rows are
 
 
@@ -189,8 +188,15 @@ class Outbox:
         self.journal.move_waiting(name, REFUSED if refused else MADE, is_try=True, error=error)
 
     def set_aside(self) -> list[SetAside]:
-        """Return the damaged payloads of all accounts and services that nobody has removed yet."""
+        """Return the damaged payloads of all accounts and services that nobody has freed yet."""
         return [_set_aside(folder) for folder in sorted(self._root.glob(f"*/{ASIDE}*"))]
+
+    def free(self, name: str) -> bool:
+        """Remove what was set aside under this name (an MFID). Return False if there is nothing."""
+        damaged = [payload for payload in self.set_aside() if payload.name == name]
+        for payload in damaged:
+            shutil.rmtree(payload.folder)
+        return bool(damaged)
 
     def _remove(self, name: str) -> None:
         removed = self.folder / f".gone-{name}-{secrets.token_hex(4)}"

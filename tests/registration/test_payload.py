@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.core.folders import leftovers, remove
 from crucible_lineage.core.journal import FAILED, MADE
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
@@ -41,7 +40,7 @@ def test_a_copied_folder_with_other_times_is_valid(data: Path, payload: Payload,
 
 
 @pytest.mark.parametrize("where", ["metadata", "seal", "file"])
-def test_a_payload_with_a_changed_byte_is_set_aside_until_removed(data: Path, payload: Payload, where: str) -> None:
+def test_a_payload_with_a_changed_byte_is_set_aside_until_it_is_freed(data: Path, payload: Payload, where: str) -> None:
     if where == "file":
         path = payload.datasets[0].files[0].path
         state = path.stat()
@@ -62,9 +61,8 @@ def test_a_payload_with_a_changed_byte_is_set_aside_until_removed(data: Path, pa
     assert (aside.name, aside.step, aside.project) == (payload.name, "fit", "lab")
     assert aside.folder.is_dir()
     assert states(outbox) == [("fit", FAILED)]
-    (leftover,) = leftovers(data)
-    assert leftover.path == aside.folder
-    remove(leftover)
+    assert not outbox.free("0" * 26)
+    assert outbox.free(payload.name)
     assert outbox.set_aside() == []
 
 
