@@ -19,6 +19,11 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def texts(value: object) -> tuple[str, ...]:
+    """Return the items of a list as strings; none of what is no list."""
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+
+
 def json_keys(kind: type) -> Mapping[str, str]:
     """Return the keys of a dataclass in JSON with their attributes: those in its `json_keys`, by default its fields.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from crucible_lineage.json_types import texts
 from crucible_lineage.marks import SLOTS_KEY, moment_of, slots_in, slots_mark
 
 MAX_SCOPE_CHARACTERS = 200  # a longer scope is shortened and identified by its hash
@@ -44,7 +45,7 @@ class SlotClaim:
     @classmethod
     def from_json(cls, entry: Mapping[str, object]) -> SlotClaim:
         """Parse an entry of the scientific metadata. Unreadable fields are ignored."""
-        also, was = _texts(entry.get("also")), _texts(entry.get("was"))
+        also, was = texts(entry.get("also")), texts(entry.get("was"))
         return cls(str(entry["since"]), str(entry.get("run", "")), str(entry.get("declared_in", "")), also, was)
 
 
@@ -89,10 +90,6 @@ def slots_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, Slot
         if isinstance(entry, Mapping) and isinstance(entry.get("since"), str):
             claims[str(key)] = SlotClaim.from_json(entry)
     return claims
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
 def slots_to_json(slots: Mapping[str, SlotClaim]) -> dict[str, object]:

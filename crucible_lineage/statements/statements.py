@@ -26,7 +26,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, has_derived_id
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, texts
 from crucible_lineage.marks import KEY, is_complete
 from crucible_lineage.text.times import utc
 
@@ -74,7 +74,7 @@ class About:
     def from_json(cls, document: JsonMapping) -> About:
         """Return the subject in such JSON. Unreadable parts are ignored."""
         named = {name: str(document.get(key) or "") for key, name in _OF_SUBJECT.items()}
-        return cls(_texts(document.get("datasets")), **named)
+        return cls(texts(document.get("datasets")), **named)
 
     def __str__(self) -> str:
         if self.instrument:
@@ -139,7 +139,7 @@ class Statement:
     @property
     def excluded(self) -> tuple[str, ...]:
         """The accounts that made a result, if its signatures are to be those of others."""
-        return _texts(self.body.get("makers")) if self.body.get("not") == "maker" else ()
+        return texts(self.body.get("makers")) if self.body.get("not") == "maker" else ()
 
     @property
     def due(self) -> str:
@@ -256,7 +256,7 @@ def statement_in(record: JsonMapping, *, is_listed: bool = False) -> Statement |
         why=str(recipe.get("why") or ""),
         who=str(agent.get("username") or agent.get("local_user") or ""),
         body=dict(mapping(recipe.get("body"))),
-        revokes=_texts(recipe.get("revokes")),
+        revokes=texts(recipe.get("revokes")),
         again=again if isinstance(again, int) else 0,
         fault=fault,
     )
@@ -387,19 +387,15 @@ def why_not_sign(awaited: Statement, account: str) -> str:
     """Return why the signature of an account does not count for an awaiting result, nor revokes that it waits."""
     if account in awaited.excluded:
         return "the maker of a result does not sign it"
-    by = _texts(awaited.body.get("by"))
+    by = texts(awaited.body.get("by"))
     return f"it waits for {signers_text(awaited)}" if by and account not in by else ""
 
 
 def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:
     """Return in words whose signatures an awaiting result waits for, without those who `signed`."""
-    by, names = _texts(awaited.body.get("by")), mapping(awaited.body.get("names"))
+    by, names = texts(awaited.body.get("by")), mapping(awaited.body.get("names"))
     left = ", ".join(str(names.get(signer, signer)) for signer in by if signer not in (*signed, *awaited.excluded))
     return left if by else "any member" + (" but its maker" if awaited.excluded else "")
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
 class SubjectFacts(NamedTuple):
