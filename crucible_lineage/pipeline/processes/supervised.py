@@ -84,24 +84,26 @@ class Supervised:
         self._output = output
         self._on_ended = ended
         self._ended = threading.Event()
-        self._lifeline = -1
         self._stdin: IO[bytes]
+        self._supervisor: socket.socket
+        self._reports: IO[bytes]
         with _lock:
             _refuse_if_stopped(name, run_id)
-            _under_way.add(self)
         reading, writing = os.pipe()
         try:
-            report = self._start(command, writing, cwd, dict(os.environ if env is None else env))
+            self._start(command, writing, cwd, dict(os.environ if env is None else env))
         except BaseException:
             os.close(reading)
-            self._forget()
             raise
         finally:
             os.close(writing)
+        with _lock:
+            _under_way.add(self)
+            has_to_end = run_id in _stopped  # while it was starting
         self._reader = threading.Thread(target=self._read, args=(reading,), name=f"output of {name}", daemon=True)
         self._reader.start()
-        threading.Thread(target=self._wait, args=(report,), name=f"end of {name}", daemon=True).start()
-        if self.stopped:  # while it was starting
+        threading.Thread(target=self._wait, name=f"end of {name}", daemon=True).start()
+        if has_to_end:
             self.end(stopped=True)
 
     def send(self, data: bytes) -> None:
@@ -116,10 +118,8 @@ class Supervised:
     def end(self, *, stopped: bool = False) -> None:
         """Terminate it and all its descendants; kill those left after `GRACE_S`. Does not wait."""
         self.stopped = self.stopped or stopped
-        with _lock:
-            if self._lifeline >= 0:
-                with suppress(OSError):
-                    os.write(self._lifeline, b"E")
+        with _lock, suppress(OSError):
+            self._supervisor.send(b"E")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended, and `code` is its exit code. Return False at the timeout."""
@@ -137,73 +137,63 @@ class Supervised:
             self.name, self.run_id = name, run_id
             return not self.ended
 
-    def _start(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> IO[bytes]:
+    def _start(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
         request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
         for _ in range(_ATTEMPTS):
-            report = self._request(request, output)
-            entry = _read_entry(report)
+            self._request(request, output)
+            entry = self._reported()
             if "pid" in entry:
                 self._pid: int = entry["pid"]
-                return report
-            report.close()
-            self.finish()
-            if "errno" in entry:
+                return
+            self._disconnect()
+            if "errno" in entry:  # else the supervisor died before it had started anything
                 raise OSError(entry["errno"], os.strerror(entry["errno"]), entry["file"])
-            self._close_lifeline()  # the supervisor died before it had started anything
         raise OSError(f"its supervisor was ended {_ATTEMPTS} times before it had started the process")
 
-    def _request(self, request: Mapping[str, object], output: int) -> IO[bytes]:
-        """Request a supervisor, connect `_stdin` and `_lifeline` to it, and return its report."""
+    def _request(self, request: Mapping[str, object], output: int) -> None:
+        """Request a supervisor, and connect to it and to the input of the process."""
         its_stdin, stdin = os.pipe()
-        alive, self._lifeline = os.pipe()
-        reported, reporting = os.pipe()
         self._stdin = os.fdopen(stdin, "wb", buffering=0)
-        report = os.fdopen(reported, "rb")  # closed by the thread that reads it
+        self._supervisor, theirs = socket.socketpair()
+        self._reports = self._supervisor.makefile("rb")
         try:
-            send_request(request, (its_stdin, output, alive, reporting))
+            send_request(request, (its_stdin, output, theirs.fileno()))
         except BaseException:
-            report.close()
-            self.finish()
+            self._disconnect()
             raise
         finally:
-            for descriptor in (its_stdin, alive, reporting):
-                os.close(descriptor)
-        return report
+            os.close(its_stdin)
+            theirs.close()
+
+    def _reported(self) -> JsonObject:
+        """Return the next report of the supervisor; empty if it has ended."""
+        entry: JsonObject = {}
+        with suppress(ConnectionResetError):  # it ended before it had read a request to end
+            entry = json.loads(self._reports.readline() or b"{}")
+        return entry
+
+    def _disconnect(self) -> None:
+        self.finish()
+        self._reports.close()
+        self._supervisor.close()
 
     def _read(self, reading: int) -> None:
         with os.fdopen(reading, "rb", buffering=0) as stream:
             while block := stream.read(_BLOCK_BYTES):
                 self._output(block)
 
-    def _wait(self, report: IO[bytes]) -> None:
-        entry = _read_entry(report)
-        report.close()
+    def _wait(self) -> None:
+        entry = self._reported()
         self.code, self.left = entry.get("code", -9), entry.get("left", 0)
         if not entry:  # the supervisor was killed; kill the command's process group
             with suppress(OSError):
                 os.killpg(self._pid, 9)
-        self._forget()
-        self.finish()
+        with _lock:  # not while something is sent
+            _under_way.discard(self)
+            self._disconnect()
         self._reader.join(_OUTPUT_WAIT_S)
         self._ended.set()
         self._on_ended()
-
-    def _forget(self) -> None:
-        with _lock:
-            _under_way.discard(self)
-        self._close_lifeline()
-
-    def _close_lifeline(self) -> None:
-        with _lock:
-            lifeline, self._lifeline = self._lifeline, -1
-        if lifeline >= 0:
-            os.close(lifeline)
-
-
-def _read_entry(report: IO[bytes]) -> JsonObject:
-    """Return the next line of the supervisor's report; empty at the end."""
-    entry: JsonObject = json.loads(report.readline() or b"{}")
-    return entry
 
 
 def _refuse_if_stopped(name: str, run_id: str) -> None:

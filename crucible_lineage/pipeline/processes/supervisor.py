@@ -1,14 +1,13 @@
 """Supervision of step processes: however one of them or the run ends, no process that it started survives.
 
 This is a standalone script that needs only the standard library: `python -I -S supervisor.py SOCKET`. The run requests
-processes through the socket: a line of JSON with `command`, `cwd`, `env` and `grace_s`, with four descriptors. Each
+processes through the socket: a line of JSON with `command`, `cwd`, `env` and `grace_s`, with three descriptors. Each
 process gets a supervisor, forked from here, since starting a Python for each would cost ten times as much:
 
 - standard input and output of the command;
-- the lifeline, the reading end of a pipe that the run holds open: when that closes, the command gets a SIGTERM, and
-  is killed after the grace time, with all its descendants. The same happens if the run sends an `E` through it, if
-  the run has ended, or if the supervisor itself gets a signal to end;
-- the report, where the supervisor writes a line of JSON with the command's process id, and one with its exit code.
+- a socket, where the supervisor writes a line of JSON with the command's process id, and one with its exit code. When
+  the run closes it or sends anything, the command gets a SIGTERM, and is killed after the grace time, with all its
+  descendants. The same happens if the run has ended, or if the supervisor itself gets a signal to end.
 
 On Linux, descendants that left its session are found too, since they become children of the supervisor when their
 parents end; elsewhere only those in its process group and below it.
@@ -26,11 +25,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-POLL_S = 1.0  # needed since a process forked from the run may hold the lifeline open after the run has ended
+POLL_S = 1.0  # needed since a process forked from the run may hold the socket open after the run has ended
 PATIENCE_S = 10.0  # for processes that survive a kill, as while waiting for a network file system
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-DESCRIPTORS = 4  # with each request
+DESCRIPTORS = 3  # with each request
 
 _LINUX: bool = sys.platform.startswith("linux")
 _Prctl = Callable[[int, int], int] | None
@@ -63,7 +62,7 @@ def serve(channel: socket.socket) -> None:
 def _supervise(request: dict[str, Any], descriptors: list[int], prctl: _Prctl) -> None:
     """Start and watch the command; runs in the supervisor, and ends this process."""
     server = os.getppid()
-    standard_input, output, lifeline, report = descriptors
+    standard_input, output, run = descriptors
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     try:
@@ -81,11 +80,11 @@ def _supervise(request: dict[str, Any], descriptors: list[int], prctl: _Prctl) -
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
         if fault:
-            _report(report, {"errno": fault[0], "file": fault[1]})
+            _report(run, {"errno": fault[0], "file": fault[1]})
             return
-        _report(report, {"pid": child})
-        code = _watch(child, server, lifeline, waking, request["grace_s"])
-        _report(report, {"code": code, "left": _kill_all(child)})
+        _report(run, {"pid": child})
+        code = _watch(child, server, run, waking, request["grace_s"])
+        _report(run, {"code": code, "left": _kill_all(child)})
     finally:
         os._exit(0)
 
@@ -93,7 +92,7 @@ def _supervise(request: dict[str, Any], descriptors: list[int], prctl: _Prctl) -
 def _report(descriptor: int, entry: dict[str, object]) -> None:
     try:
         os.write(descriptor, json.dumps(entry).encode() + b"\n")
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         return  # the run has ended
 
 
@@ -153,10 +152,10 @@ def _start(request: dict[str, Any], prctl: _Prctl) -> tuple[int, tuple[int, str]
     return child, (number, file)
 
 
-def _watch(child: int, server: int, lifeline: int, waking: int, grace_s: float) -> int:
+def _watch(child: int, server: int, run: int, waking: int, grace_s: float) -> int:
     """Wait for the command, or end it when that is requested. Return its exit code, negative for a signal."""
     events = select.poll()
-    for descriptor in (lifeline, waking):
+    for descriptor in (run, waking):
         events.register(descriptor, select.POLLIN)
     kill_at = float("inf")
     while True:
@@ -166,10 +165,9 @@ def _watch(child: int, server: int, lifeline: int, waking: int, grace_s: float) 
         if code is not None:
             return code
         has_to_end = waking in ready and any(number != signal.SIGCHLD for number in os.read(waking, 4096))
-        if lifeline in ready:
+        if run in ready:
             has_to_end = True
-            if not os.read(lifeline, 1):
-                events.unregister(lifeline)
+            events.unregister(run)
         if (has_to_end or os.getppid() != server) and kill_at == float("inf"):
             _signal(signal.SIGTERM, child)
             kill_at = time.monotonic() + grace_s

@@ -67,7 +67,7 @@ import os, sys, time
 from crucible_lineage.pipeline.processes.supervised import Supervised
 forked = sys.argv[2] == "forked"
 process = Supervised([sys.executable, "-c", sys.argv[3], sys.argv[1]], lambda data: None, "family", run_id="r")
-if forked and os.fork() == 0:  # has the lifeline, too, and lives on
+if forked and os.fork() == 0:  # has the socket, too, and lives on
     time.sleep(20)
     os._exit(0)
 process.wait()
