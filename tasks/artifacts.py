@@ -42,9 +42,6 @@ def lineage_artifact(
         return
     picture = base64.b64encode(render_svg(graph, focus).encode()).decode()
     subject = focus or amount(len(graph), "dataset")
-    parents: dict[str, list[str]] = {}
-    for edge in graph.edges.values():
-        parents.setdefault(edge.target, []).append(edge.source)
     rows = []
     for mfid, node in graph.nodes.items():
         if node.kind != "hidden":
@@ -55,7 +52,7 @@ def lineage_artifact(
                     "id": f"[{mfid}]({page})" if page else f"`{mfid}`",
                     "measurement": node.measurement,
                     "state": node.state,
-                    "made from": ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ())),
+                    "made from": ", ".join(title(graph.nodes[parent]) for parent in graph.parents(mfid)),
                 }
             )
     text = f"![Lineage of {subject}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(rows)}"
