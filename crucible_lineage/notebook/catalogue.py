@@ -4,6 +4,7 @@ which registers the results of steps that a notebook or a script calls, without 
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import sys
 import tempfile
@@ -41,8 +42,6 @@ __all__ = ["Catalogue", "RunView", "connect", "registering"]
 
 MOST_LINES = 60  # of a run in a notebook
 ENGINE = "python"
-_lock = threading.Lock()
-_shared: dict[Settings, Catalogue] = {}  # stay open, since datasets are read after the block, too
 
 
 class Catalogue:
@@ -224,13 +223,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
 
     def __init__(self, project: str, *, catalogue: Catalogue | None = None, name: str | None = None) -> None:
         self.project = project
-        if catalogue is None:
-            settings = resolve_settings()
-            with _lock:
-                if settings not in _shared:
-                    _shared[settings] = connect()
-                catalogue = _shared[settings]
-        self.catalogue = catalogue
+        self.catalogue = catalogue or _shared(resolve_settings())
         self.name = name or _script() or "notebook"
         self.run_id = uuid.uuid4().hex
         self._slots: FlowSlots | None = None
@@ -286,6 +279,12 @@ def _refs(value: object, catalogue: Catalogue) -> Any:
         if not Path(value).is_file():
             raise
         raise InputError(f"{error}; there is a file of that name: give it as Path({value!r})") from error
+
+
+@functools.cache
+def _shared(_: Settings) -> Catalogue:
+    """Return the catalogue of these settings; it stays open, since datasets are read after the block, too."""
+    return connect()
 
 
 def _script() -> str:
