@@ -238,9 +238,5 @@ TRANSIENT = (UnreachableError, ServerError, RateLimitedError)
 def require_library(output: str, library: str, extra: str) -> None:
     """Raise InputError if a library is not installed, before any work that needs it."""
     if find_spec(library) is None:
-        raise missing_library(output, library, extra)
-
-
-def missing_library(output: str, library: str, extra: str) -> InputError:
-    """Return the error for a `library` that cannot be imported."""
-    return InputError(f"write {output}: the library {library} is missing; pip install 'crucible-lineage[{extra}]'")
+        way_out = f"pip install 'crucible-lineage[{extra}]'"
+        raise InputError(f"write {output}: the library {library} is missing; {way_out}")

@@ -21,7 +21,7 @@ from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import DATA_FOLDER, EXISTING_FOLDER, act, chosen_settings, open_session
 from crucible_lineage.cli.printing import result_stream, wants_json
 from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
-from crucible_lineage.errors import FAILURE, InputError, LineageError, missing_library
+from crucible_lineage.errors import FAILURE, InputError, LineageError, require_library
 from crucible_lineage.machine.disk import storage_error
 from crucible_lineage.session import Session
 from crucible_lineage.settings import default_data_folder, key_in, valid_key
@@ -127,10 +127,9 @@ def mcp_command(
     It changes nothing, and sees what the key in use can see. The assistant starts this command, which its
     configuration names. Needs the extra `mcp`.
     """
-    try:
-        from crucible_lineage.ask.assistant import serve_questions  # importing the SDK takes a second; it is an extra
-    except ImportError as error:
-        raise missing_library("what an assistant asks for", "mcp", "mcp") from error
+    require_library("what an assistant asks for", "mcp", "mcp")
+    from crucible_lineage.ask.assistant import serve_questions  # importing the SDK takes a second
+
     serve_questions(session, folder)
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
-from crucible_lineage.errors import missing_library
+from crucible_lineage.errors import require_library
 from crucible_lineage.json_types import JsonObject, mapping, text
 from crucible_lineage.lineage.crate_data import (
     ADDED_TERMS,
@@ -49,11 +49,10 @@ def make_crate(
 
     Raises InputError if `rocrate` is not installed.
     """
-    try:
-        from rocrate.model.contextentity import ContextEntity
-        from rocrate.rocrate import ROCrate
-    except ImportError as error:
-        raise missing_library("an RO-Crate", "rocrate", "export") from error
+    require_library("an RO-Crate", "rocrate", "export")
+    from rocrate.model.contextentity import ContextEntity
+    from rocrate.rocrate import ROCrate
+
     builder = _Builder(lineage, header)
     builder.build(extras)
     crate = ROCrate(version="1.1")

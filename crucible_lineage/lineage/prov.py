@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
-from crucible_lineage.errors import missing_library
+from crucible_lineage.errors import require_library
 from crucible_lineage.ids import EMBEDDED_USER, canonical_json, is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
@@ -279,10 +279,9 @@ def render_prov_json(graph: LineageGraph) -> str:
 
 def prov_document(lineage: ExportedLineage) -> ProvDocument:
     """Return a lineage as a document of the library `prov`. Raises InputError if that is not installed."""
-    try:
-        from prov.model import ProvDocument  # an optional library
-    except ImportError as error:
-        raise missing_library("PROV", "prov", "export") from error
+    require_library("PROV", "prov", "export")
+    from prov.model import ProvDocument
+
     document = ProvDocument()
     for prefix, uri in NAMESPACES.items():
         document.add_namespace(prefix, uri)

@@ -126,7 +126,7 @@ def test_a_superseded_dataset_is_named_only_beside_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "kind", "package"), [("prov.model", "prov-json", "export"), ("rocrate.rocrate", "zip", "export")]
+    ("library", "kind", "package"), [("prov", "prov-json", "export"), ("rocrate", "zip", "export")]
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     made: Any, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch, library: str, kind: str, package: str
