@@ -31,6 +31,7 @@ from crucible_lineage.machine.disk import (
 
 KEPT_DAYS = 14  # chosen: how long the files of a failed or killed attempt can be inspected
 MARK = ".in-use"
+ASIDE = ".aside-"  # begins the name of a result that was damaged in the outbox, and is freed only by name
 ENDING_S = 5.0  # chosen: how long a process that was ended may still write
 PARTS = {"cache": "cache", "work": "work", "environments": "environments", "records": "", "crucible": "crucible"}
 DEFAULT_LIMIT_BYTES = 20 << 30
@@ -113,7 +114,8 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
     marks = [path for path in run_marks if not is_in_use(path.with_suffix(""))]
     unneeded += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
     yesterday = time.time() - 86_400  # long after a process wrote or removed them
-    begun = [path for path in sorted((data / "outbox").glob("*/.*")) if _last_change(path) < yesterday]
+    hidden = (path for path in sorted((data / "outbox").glob("*/.*")) if not path.name.startswith(ASIDE))
+    begun = [path for path in hidden if _last_change(path) < yesterday]
     unneeded += [Leftover(path, "what a killed process kept in part", _size(path)) for path in begun]
     idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(run_marks)
     if copies and idle:

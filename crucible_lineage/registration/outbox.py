@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from crucible_lineage.core.folders import ASIDE
 from crucible_lineage.core.journal import DELIVERED, FAILED, MADE, REFUSED, Journal, ResultRow
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.refs import DatasetRef
@@ -33,7 +34,7 @@ from crucible_lineage.registration.payload import (
     write_payload,
 )
 
-ASIDE, REASON = ".aside-", "why.json"
+REASON = "why.json"
 MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the rows are
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crucible_lineage.core.folders import leftovers
 from crucible_lineage.core.journal import FAILED, MADE
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
@@ -61,6 +62,9 @@ def test_a_payload_with_a_changed_byte_is_set_aside_until_it_is_freed(data: Path
     assert (aside.name, aside.step, aside.project) == (payload.name, "fit", "lab")
     assert aside.folder.is_dir()
     assert states(outbox) == [("fit", FAILED)]
+    for path in (*aside.folder.iterdir(), aside.folder):
+        os.utime(path, (1, 1))
+    assert leftovers(data) == []
     assert not outbox.free("0" * 26)
     assert outbox.free(payload.name)
     assert outbox.set_aside() == []
