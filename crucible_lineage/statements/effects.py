@@ -14,12 +14,10 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements.calibrations import Span, certificates_of, validity_text
 from crucible_lineage.statements.statements import (
     CERTIFY,
-    FLAG,
     HOLD,
     ActiveStatements,
     Doubt,
     Statement,
-    StatementIndex,
     SubjectFacts,
     at_fault,
 )
@@ -83,18 +81,10 @@ class StatementEffects:
     def _active(self) -> ActiveStatements:
         return self.mirror.in_force()
 
-    @cached_property
-    def _holds(self) -> StatementIndex:
-        return StatementIndex.from_active(self._active, HOLD)
-
-    @cached_property
-    def _flags(self) -> StatementIndex:
-        return StatementIndex.from_active(self._active, FLAG)
-
     @property
     def holds_any(self) -> bool:
         """Whether anything is on hold."""
-        return bool(self._holds)
+        return bool(self._active.holds)
 
     def doubts(
         self, mfids: Collection[str], viewer: str, summaries: Mapping[str, Summary] | None = None
@@ -103,7 +93,7 @@ class StatementEffects:
 
         `summaries` were read already. Nothing is read while nothing is on hold.
         """
-        index = self._holds
+        index = self._active.holds
         if not index or not mfids:
             return {}
         facts = self._facts(mfids, summaries or {}, viewer)
@@ -116,7 +106,7 @@ class StatementEffects:
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
         """Return what prevents making results from these datasets by this code: the holds, by whom and why."""
         reasons = [doubt.message() for doubt in self.doubts(used, project).values()]
-        if found := self._holds.on_code(code, project):
+        if found := self._active.holds.on_code(code, project):
             reasons.append(f"code {code[:12]} is on hold {self._active.statements[found[0].mfid].attribution}")
         return tuple(dict.fromkeys(reasons))
 
@@ -129,7 +119,7 @@ class StatementEffects:
         self, mfids: Collection[str], viewer: str, summaries: Mapping[str, Summary]
     ) -> dict[str, tuple[str, ...]]:
         """Return the names of the flags of those datasets that have any. Flags are not inherited."""
-        index = self._flags
+        index = self._active.flags
         if not index:
             return {}
         found = {}

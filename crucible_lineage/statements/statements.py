@@ -321,6 +321,16 @@ class ActiveStatements:
         }
 
     @cached_property
+    def holds(self) -> StatementIndex:
+        """The holds, by subject."""
+        return StatementIndex.from_active(self, HOLD)
+
+    @cached_property
+    def flags(self) -> StatementIndex:
+        """The flags, by subject."""
+        return StatementIndex.from_active(self, FLAG)
+
+    @cached_property
     def _signatures(self) -> dict[str, list[Statement]]:
         """The signatures by dataset."""
         signed: dict[str, list[Statement]] = {}
