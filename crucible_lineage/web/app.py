@@ -53,7 +53,6 @@ VIEWS: tuple[tuple[str, View], ...] = (
     ("/projects/{project}", views.datasets),
     ("/projects/{project}/datasets.csv", views.datasets_csv),
     ("/projects/{project}/runs", views.page_of("runs", "runs.html", number=MOST_RUNS)),
-    ("/projects/{project}/runs/{run}", views.run),
     ("/projects/{project}/findings", views.page_of("verify", "findings.html")),
     ("/compare", views.page_of("diff", "compare.html")),
     ("/datasets/{mfid}", views.dataset),

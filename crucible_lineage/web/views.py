@@ -19,7 +19,6 @@ from crucible_lineage.ask.explain import FACTS_HEADING
 from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_named_parents, with_states
 from crucible_lineage.ask.listing import Column, Listing, Surface, as_table, columns_at, list_datasets
 from crucible_lineage.ask.question import MODULES, PAGE, Parameter, Question, find_question, questions_at
-from crucible_lineage.ask.runs import find_run, list_runs
 from crucible_lineage.ask.view import view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Project, Thumbnail
 from crucible_lineage.core.tables import EVERYTHING
@@ -101,10 +100,11 @@ def _listing(reader: Reader, project: Project | None) -> Listing:
             project.project_id if project else EVERYTHING,
             step=reader.parameter("step"),
             pipeline=reader.parameter("pipeline"),
+            run=(run := reader.parameter("run")),
             words=reader.parameter("q") or "",
             where=reader.parameter("where"),
             sort=reader.parameter("sort") or "-created",
-            every=reader.parameter("all") is not None,
+            every=run is not None or reader.parameter("all") is not None,
         )
 
 
@@ -209,26 +209,6 @@ def _without_facts(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
         if is_told and not line.startswith("  facts."):
             shown.append(row)
     return shown
-
-
-def run(reader: Reader) -> Response:
-    """Show one run with all its outputs. A beginning of its id, or an id of Prefect, leads to its own address."""
-    project, named = reader.project, reader.request.path_params["run"]
-    with reader.sign_in.session() as session:
-        found = {listed_run.run_id: listed_run for listed_run in list_runs(session, [project.project_id])}
-        if (found_run := found.get(named)) is None:
-            try:
-                run_id = find_run(
-                    session, named, {project.project_id: session.mirror.snapshot(project.project_id)}
-                ).run_id
-            except InputError as error:
-                raise HTTPException(404) from error
-            if run_id not in found:
-                raise HTTPException(404)
-            return RedirectResponse(quote(run_id, safe=""), 303)
-        used = list_datasets(session, project.project_id, run=named, every=True).entries
-    outputs = [entry for entry in used if entry.mfid in (found_run.made or ())]
-    return rendered("run.html", reader.name, project=project, run=found_run, outputs=outputs, columns=_columns(project))
 
 
 MOST_FETCHED = 40  # datasets that are named but not linked, and fetched one by one

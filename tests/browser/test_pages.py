@@ -212,10 +212,8 @@ def test_navigation_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_f
     follow(page, page.get_by_role("link", name="demo-raman"))
     follow(page, page.get_by_role("link", name="Runs"))
     follow(page, page.locator("tbody a").first)
-    assert heading(page).startswith("Run of raman-calibration")
-    assert page.locator("tbody tr").count() == 3
+    assert " datasets of run " in page.locator("main").inner_text()
 
-    follow(page, page.get_by_role("link", name="demo-raman"))
     follow(page, page.get_by_role("link", name="Findings"))
     assert page.get_by_text("Checked ").count() == 1
 

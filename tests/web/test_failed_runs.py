@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 FAILING = """
@@ -24,19 +25,13 @@ def failed(lab: Any, data: Path, command: Any) -> Path:
     return data
 
 
-def shown(serving: Any, data: Path) -> tuple[str, str]:
-    import httpx
-
-    with serving(data) as (printed, key), httpx.Client(base_url=printed["pages"].rstrip("/"), timeout=60) as browser:
+def test_a_failed_run_is_failed_on_the_page_of_runs(serving: Any, failed: Path) -> None:
+    with serving(failed) as (printed, key), httpx.Client(base_url=printed["pages"].rstrip("/"), timeout=60) as browser:
         site = printed["pages"].rstrip("/")
         assert browser.post("/sign-in", data={"key": key}, headers={"Origin": site}).status_code == 303
-        page = browser.get("/projects/lab/runs")
-        (link,) = re.findall(r'href="(/projects/lab/runs/[^"]+)"', page.text)
-        return page.text, browser.get(link).text
-
-
-def test_a_failed_run_is_failed_on_its_page(serving: Any, failed: Path) -> None:
-    for page in shown(serving, failed):
-        assert '<span class="state bad">failed</span>' in page
-        assert "complete</span>" not in page
-        assert re.search(r"2 executed, 1 failed|1 failed, 2 executed", page)
+        page = browser.get("/projects/lab/runs").text
+        (link,) = re.findall(r'href="(/projects/lab\?run=[^"]+)"', page)
+        assert "2 datasets of run" in browser.get(link).text
+    assert '<span class="state bad">failed</span>' in page
+    assert "complete</span>" not in page
+    assert re.search(r"2 executed, 1 failed|1 failed, 2 executed", page)
