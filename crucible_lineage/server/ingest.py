@@ -122,7 +122,7 @@ class Isolation:
             _kill(process)
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the process and its children."""
     if process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):

@@ -11,10 +11,9 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +104,7 @@ def read_hdf5(path: Path) -> Found | None:
 
 
 def read_image(path: Path) -> Found | None:
-    """Under `image`: size, mode and tags of a single frame; the picture, upright, unless it is huge or broken."""
+    """Under `image`: size and mode of a single frame; the picture, upright, unless it is huge or broken."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -113,41 +112,17 @@ def read_image(path: Path) -> Found | None:
     Image.MAX_IMAGE_PIXELS = None  # `MAX_PIXELS` instead of a warning
     try:
         with Image.open(path, formats=_PICTURES) as image:
-            tags = _tags(image)
             described = {"width_px": image.width, "height_px": image.height, "mode": image.mode, "format": image.format}
             thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None  # may shrink the image
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 return Found({"image": {"format": image.format, "frames": _unread(frames, "frame")}}, thumbnail)
     except (UnidentifiedImageError, *_BROKEN):
         return None
-    return Found({"image": described | ({"tags": tags} if tags else {})}, thumbnail)
+    return Found({"image": described}, thumbnail)
 
 
 def _unread(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}, not summarised"
-
-
-def plain(value: Any) -> Any:
-    """Convert a value of a file format to JSON; NaN and infinities become None, of what is long only its length."""
-    if hasattr(value, "tolist"):
-        value = value.tolist() if getattr(value, "size", 1) <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
-    if isinstance(value, Mapping):
-        if len(value) > MAX_ENTRIES:
-            return _unread(len(value), "item")
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return _unread(len(value), "item") if len(value) > MAX_LIST_ITEMS else [plain(item) for item in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str | bytes | date):
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        text = text.rstrip("\0")
-        return _unread(len(text), "character") if len(text) > MAX_VALUE_CHARACTERS else text
-    try:
-        number = float(value)  # also fractions, as pictures have them
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _text(path: Path, most_bytes: int) -> str | None:
@@ -209,11 +184,14 @@ def _attributes(node: Any) -> JsonObject:
 
 
 def _of_hdf5(value: Any) -> Any:
-    """Return a value as JSON, of a list of one its member; TypeError or ValueError for references and raw bytes."""
+    """Return a value as JSON: of a list of one its member, of what is long only the length, None for no number.
+
+    Raises TypeError or ValueError for references and raw bytes.
+    """
     if hasattr(value, "tolist"):
         if value.dtype.kind not in "iufbSUO":
             raise TypeError(value.dtype)
-        value = value.tolist() if value.size <= MAX_LIST_ITEMS else plain(value)
+        value = value.tolist() if value.size <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
     if isinstance(value, list):
         return _of_hdf5(value[0]) if len(value) == 1 else [_of_hdf5(item) for item in value]
     if isinstance(value, bytes):
@@ -222,24 +200,9 @@ def _of_hdf5(value: Any) -> Any:
         value = value.strip()
     if not isinstance(value, str | bool | int | float) or not re.fullmatch(r"[^\0-\x08\x0b-\x1f\x7f]*", str(value)):
         raise TypeError(type(value))
-    return plain(value)
-
-
-def _tags(image: Picture) -> JsonObject:
-    """Return TIFF tags, EXIF and text chunks by name; a later kind does not overwrite an earlier one."""
-    from PIL import ExifTags
-
-    tags: JsonObject = {}
-    if "exif" in image.info or hasattr(image, "tag_v2"):  # without either, Pillow would decode a PNG to find EXIF
-        exif = image.getexif()
-        for number, value in {**exif.get_ifd(ExifTags.IFD.Exif), **exif}.items():
-            tags.setdefault(ExifTags.TAGS.get(number, str(number)), value)
-    for name, value in image.info.items():
-        if name == "dpi" or isinstance(value, str):
-            tags.setdefault(str(name), value)
-    layout = ("Offsets", "ByteCounts", "Offset", "IFD")
-    kept = {name: value for name, value in tags.items() if not isinstance(value, bytes) and not name.endswith(layout)}
-    return {name: plain(value) for name, value in list(kept.items())[:MAX_ENTRIES]}
+    if isinstance(value, str):
+        return _unread(len(value), "character") if len(value) > MAX_VALUE_CHARACTERS else value
+    return value if math.isfinite(value) else None
 
 
 def _thumbnail(image: Picture) -> bytes | None:

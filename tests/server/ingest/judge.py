@@ -128,12 +128,9 @@ def _image(path: Path, found: Any) -> Pairs:
 
         with tifffile.TiffFile(path) as file:
             yield "frames", int(str(image.get("frames", 1)).split()[0]), len(file.pages)
-            tags = file.pages[0].tags  # type: ignore[union-attr]
-            for name, value in {"ImageWidth": size[0], "ImageLength": size[1], **image.get("tags", {})}.items():
-                if name in tags and isinstance(value, int | float | str):
-                    other = tags[name].value
-                    other = other[0] / other[1] if isinstance(other, tuple) and len(other) == 2 else other
-                    yield name, value.strip() if isinstance(value, str) else value, _plain(other)
+            if "frames" not in image:
+                tags = file.pages[0].tags  # type: ignore[union-attr]
+                yield "size", size, [tags["ImageWidth"].value, tags["ImageLength"].value]
     elif image["format"] == "PNG":
         header = path.read_bytes()[16:24]
         yield "size", size, [int.from_bytes(header[:4]), int.from_bytes(header[4:])]

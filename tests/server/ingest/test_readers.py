@@ -177,31 +177,25 @@ def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: 
 def test_tiff_of_detector_counts_is_stretched_to_a_visible_thumbnail(tmp_path: Path) -> None:
     path = tmp_path / "sem.tif"
     counts = np.linspace(400, 600, 300 * 100).reshape(100, 300).astype(np.uint16)
-    Image.fromarray(counts).save(path, tiffinfo={270: "grain boundary", 271: "Zeiss"})
+    Image.fromarray(counts).save(path)
     found = ingest(path, path.name, None)[1]
-    described = found.metadata["image"]
-    assert [described[name] for name in ("width_px", "height_px", "mode", "format")] == [300, 100, "I;16", "TIFF"]
-    assert (described["tags"]["ImageDescription"], described["tags"]["Make"]) == ("grain boundary", "Zeiss")
-    assert not any("Offsets" in name for name in described["tags"])
+    described = {"width_px": 300, "height_px": 100, "mode": "I;16", "format": "TIFF"}
+    assert found.metadata == {"image": described}
     image = shown(found)
     assert (image.format, image.size) == ("PNG", (200, 200))
     assert image.getpixel((100, 70))[0] < 20 < 235 < image.getpixel((100, 130))[0]
 
 
-def test_jpeg_is_upright_and_tells_its_tags(tmp_path: Path) -> None:
+def test_jpeg_is_upright(tmp_path: Path) -> None:
     path = tmp_path / "bench.jpg"
     picture = Image.new("RGB", (80, 40), "black")
     picture.paste("white", (0, 0, 40, 40))  # the left half, which belongs on top
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-    exif[0x010F], exif[0x0110] = "Canon", "Canon EOS R5"
-    exif.get_ifd(0x8769).update({0x829A: 0.004, 0x9003: "2024:03:01 09:30:00", 0x9011: "+01:00"})
     picture.save(path, exif=exif)
     found = ingest(path, path.name, None)[1]
     image = shown(found).convert("L")
     assert (image.getpixel((100, 70)) > 200, image.getpixel((100, 130)) < 50) == (True, True)
-    assert found.metadata["image"]["tags"]["ExposureTime"] == pytest.approx(0.004)
-    assert found.metadata["image"]["tags"]["DateTimeOriginal"] == "2024:03:01 09:30:00"
 
 
 def test_what_is_not_modelled_in_full_is_counted_and_not_summarised(tmp_path: Path) -> None:
