@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock  # noqa: F401 (hooks before a fork run in reverse order: its own, which hold our locks, after ours)
 from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
@@ -26,6 +27,7 @@ from crucible_lineage.core.journal import MADE, ResultRow
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
 from crucible_lineage.machine.opened import watch_files
+from crucible_lineage.machine.process import leave_out_of_forks
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, delivery_context
 from crucible_lineage.pipeline.job.keeping import Support
@@ -310,8 +312,6 @@ class Recording:
 
 here: dict[str, Recording] = {}  # open recordings of this process, by run id
 _lock = threading.Lock()
-
-_inherited: list[object] = []  # recordings of the parent process, which a fork must not close
 LAST_WAIT_S = 10.0  # chosen: wait at the end of a flow for an unreachable service
 SHARE_WAIT_S = 30.0  # longer than any registration takes; after it the fork or the task continues anyway
 
@@ -322,17 +322,7 @@ def _before_fork() -> None:
         recording.share()
 
 
-def _after_fork() -> None:
-    """Drop inherited recordings: a forked process opens its own, since connections and threads are not inherited."""
-    _inherited.append(dict(here))
-    here.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    # Hooks before a fork run in reverse order: ours must run before those of filelock, which hold locks that we need.
-    import filelock  # noqa: F401
-
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+leave_out_of_forks(here, _before_fork)
 
 
 def current(destination: Destination | None = None) -> Recording | None:

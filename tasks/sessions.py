@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import functools
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,13 +26,14 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import TRANSIENT, InputError
 from crucible_lineage.ids import canonical_json, mfid_of_content, new_mfid, time_bits
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.machine.process import leave_out_of_forks
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 
 _lock = threading.Lock()
-_inherited: list[object] = []  # sessions of the parent process, which a fork must neither use nor close
 _sessions: dict[tuple[Path, str | None, str | None], Session] = {}  # by data folder, address and block
+leave_out_of_forks(_sessions)
 
 
 class CrucibleConnection(BaseModel):
@@ -55,15 +55,6 @@ class CrucibleConnection(BaseModel):
         """Return the connection with data folder and address filled in: it means the same in another process."""
         return self.model_copy(update={"data": str(settings.data), "api_url": settings.api_url})
 
-
-def _forget() -> None:
-    """Drop inherited sessions: connections and open databases cannot be used in a forked process."""
-    _inherited.append(dict(_sessions))
-    _sessions.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
 
 Crucible = CrucibleConnection | CrucibleCredentials | str
 """What tasks take as `crucible`: a connection, a block, or a block's name."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,6 +53,20 @@ def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     with ThreadPoolExecutor(min(len(items), REQUESTS_AT_ONCE), thread_name_prefix="ask") as pool:
         futures = [pool.submit(copy_context().run, work, item) for item in items]
     return [future.result() for future in futures]
+
+
+_inherited: list[object] = []
+
+
+def leave_out_of_forks(opened: dict[Any, Any], before: Callable[[], object] = bool) -> None:
+    """Empty a mapping in forked processes, which must neither use nor close what it has. Do `before` before a fork."""
+
+    def leave_out() -> None:
+        _inherited.append(dict(opened))
+        opened.clear()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_child=leave_out)
 
 
 @contextmanager
