@@ -68,44 +68,36 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         if isinstance(function, Flow):
             function.fn = self(function.fn)
             return function
-        wrapped: Any
         if inspect.isasyncgenfunction(function):
 
-            @functools.wraps(function)
-            async def yields_async(*args: Any, **kwargs: Any) -> Any:
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
                 async with copy(self):
                     async for item in function(*args, **kwargs):
                         yield item
 
-            wrapped = yields_async
         elif inspect.iscoroutinefunction(function):
 
-            @functools.wraps(function)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
                 async with copy(self):
                     return await asyncio.to_thread(_await_tasks, await function(*args, **kwargs))
 
-            wrapped = awaited
         elif inspect.isgeneratorfunction(function):
 
-            @functools.wraps(function)
-            def yields(*args: Any, **kwargs: Any) -> Any:
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
                 with copy(self):
                     return _await_tasks((yield from function(*args, **kwargs)))
 
-            wrapped = yields
         else:
 
-            @functools.wraps(function)
-            def called(*args: Any, **kwargs: Any) -> Any:
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
                 with copy(self):
                     return _await_tasks(function(*args, **kwargs))
 
-            wrapped = called
+        made: Any = functools.update_wrapper(wrapped, function)
         with suppress(NameError, TypeError, SyntaxError):  # Prefect reads texts as annotations of the wrapper's module
-            wrapped.__signature__ = inspect.signature(function, eval_str=True)
-            wrapped.__annotations__ = inspect.get_annotations(function, eval_str=True)
-        return wrapped  # type: ignore[no-any-return]
+            made.__signature__ = inspect.signature(function, eval_str=True)
+            made.__annotations__ = inspect.get_annotations(function, eval_str=True)
+        return made  # type: ignore[no-any-return]
 
     def __enter__(self) -> Recording:
         """Begin to record. The recording's `datasets()` are those registered so far."""
