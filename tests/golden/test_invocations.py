@@ -1,4 +1,4 @@
-"""What a hundred invocations print on one small data folder, and how they end."""
+"""What two hundred invocations print on one small data folder, and how they end."""
 
 from __future__ import annotations
 
