@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.prov import render_prov_json
+from crucible_lineage.lineage.prov import render_prov_json, shareable
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import render_dot, render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.refs import DERIVED, MEASURED, PART
+from crucible_lineage.statements.statements import About, Doubt, Statement
+from tests.golden.stored import compare
 from tests.page import page_data
 
 
@@ -41,7 +43,7 @@ RENDERERS = {
 }
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>alert(1)</script>\"'&]]>\x1b[2J\uffff\u2028--><img src=x onerror=alert(1)>#;%\\{}"
-SECRET = "0td40y80027sn1w6x3snq5t6rc"  # an id that the reader may not see
+SECRET = "0td40y80027sn1w6x3snqzzzzz"  # an id that the reader may not see
 every_renderer = pytest.mark.parametrize("render", RENDERERS.values(), ids=RENDERERS)
 
 
@@ -61,16 +63,42 @@ def test_a_relationship_is_read_alike_everywhere_and_derivation_needs_no_word(re
     assert read == relationship or relationship == "" or relationship not in drawn
 
 
-@every_renderer
-def test_the_id_of_a_hidden_parent_is_in_no_rendering(render, lab):
-    fixed = lab.derived("corrected", "correct", SECRET)
-    lab.records[fixed]["scientific_metadata"]["note"] = f"from {SECRET}/scan.h5"
-    lab.records[fixed]["scientific_metadata"][SECRET] = [SECRET]
+@pytest.fixture
+def everything(lab):
+    """A lineage with all that is drawn in some way of its own, in which one dataset is hidden."""
+    lab.tomography(1)
+    wafer = lab.sample("wafer 8 <thin>", sample_type="Si wafer", description="half of wafer 7")
+    scan, dark = lab.raw("scan", sample=wafer, instrument_name="beamline"), lab.raw("dark", "dark", timestamp="soon")
+    old = lab.derived("corrected", "correct", scan, dark, params={"degree": 2})
+    fixed = lab.derived("corrected", "correct", scan, SECRET, supersedes=old, params={"degree": 3})
+    written = lab.records[fixed]["scientific_metadata"]
+    written |= {"note": f"from {SECRET}/scan.h5", SECRET: [SECRET], "rms": 1 / 3, "small": 1e-9 / 7, "many": 123456.75}
+    for number, item in enumerate(("a", "b", "c", "d", "e", "f", "g", "h", "i", "j")):
+        gaps = [f"scan {item} has no dark field"] * (number % 3)
+        made = lab.derived(f"frame {item} of a name that is far too long for a box", "split", fixed, status="incomplete")
+        lab.records[made]["scientific_metadata"]["crucible_lineage"]["activity"]["gaps"] = gaps
+    graph = lab.graph
+    hold = Statement(fixed, "demo", "hold", About((scan,)), "ada", "2026-03-02T10:00:00Z", "the lamp drifted")
+    linked = [*graph.edges.values(), Edge(scan, dark, PART), Edge(dark, made, ""), Edge(scan, made, "caused_by")]
+    fields = {
+        old: {"state": "superseded", "superseded_by": (fixed,), "swept": "degree=2"},
+        fixed: {"state": "doubtful", "doubt": Doubt(scan, hold)},
+    }
+    return LineageGraph(graph.nodes.values(), linked).with_fields(fields)
 
-    shown = render(lab.graph)
 
+@pytest.mark.parametrize("name", ("tree", "svg", "html", "mermaid", "node-link"))  # others write the rest
+def test_what_can_be_drawn_is_drawn_as_it_was_and_without_the_hidden(name, everything):
+    shown = RENDERERS[name](everything)
     assert SECRET not in shown
     assert SECRET[-6:] not in shown
+    compare(f"lineage/{name}.txt", json.dumps(page_data(shown), indent=1) if name == "html" else f"{shown}\n")
+
+
+def test_what_is_shared_names_nothing_hidden(everything):
+    fields = {mfid: {"superseded_by": (SECRET, "a")} for mfid in everything.nodes}
+    shared = shareable(everything.with_fields(fields)).nodes.values()
+    assert SECRET not in repr([(node.record, node.superseded_by) for node in shared if node.kind != "hidden"])
 
 
 @every_renderer
