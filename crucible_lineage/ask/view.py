@@ -234,7 +234,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
         statements=session.effects.about(mfid, found.project_id or "", entry.summary),
         varies=known_to_vary(session, mfid, record),
-        calibrations=tuple(_calibrations(session, record)),
+        calibrations=tuple(_calibrations(record) if entry.summary.status.derived else _certified(session, record)),
         overwritten=tuple(act.change for act in overwritten(found.scientific_metadata)),
     )
 
@@ -342,13 +342,9 @@ def _named(mfid: str, names: Mapping[str, str]) -> str:
     return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid
 
 
-def _calibrations(session: Session, record: Mapping[str, object]) -> Iterator[CalibrationUse]:
-    """Yield the calibrations that a result was made with by certificate, or those certified for measured data."""
-    recorded = provenance(record)
-    if not recorded.get("recipe"):
-        yield from _certified(session, record)
-        return
-    for entry in mappings(recorded.get("used")):
+def _calibrations(record: Mapping[str, object]) -> Iterator[CalibrationUse]:
+    """Yield the calibrations that a result was made with by certificate."""
+    for entry in mappings(provenance(record).get("used")):
         if certificate := mapping(mapping(entry.get("chosen")).get("certificate")):
             statement = str(certificate.get("statement"))
             why = f"{certified_text(certificate)} by {certificate.get('by')} (certificate {statement})"
@@ -356,6 +352,7 @@ def _calibrations(session: Session, record: Mapping[str, object]) -> Iterator[Ca
 
 
 def _certified(session: Session, record: Mapping[str, object]) -> Iterator[CalibrationUse]:
+    """Yield the calibrations that are certified for measured data."""
     project, moment = str(record.get("project_id") or ""), measured_at(record)
     certificates = session.mirror.certificates(project)
     if moment is None or not certificates:

@@ -297,13 +297,13 @@ class Calibrations:
     def fitting(self, kind: str, value_of: Values, moment: datetime) -> CertificateMatch:
         """Return the certificates of a kind for data with these fields, measured at `moment`."""
         timelines = list(self._matching(kind, value_of))
-        valid = sorted(part[1:] for timeline in timelines for part in timeline.around(moment, moment))
+        valid = sorted(part for timeline in timelines for part in timeline.around(moment, moment))
         ended = filter(None, (timeline.before(moment) for timeline in timelines))
         following = filter(None, (next(timeline.after(moment), None) for timeline in timelines))
         before = max(((span[1], name, it) for span, name, it in ended), default=None)
         after = min(((span[0], name, it) for span, name, it in following), default=None)
         return CertificateMatch(
-            tuple(certificate for _, certificate in valid),
+            tuple(certificate for _, _, certificate in valid),
             before and Neighbour(before[2], before[0], "before", (moment - before[0]).total_seconds()),
             after and Neighbour(after[2], after[0], "after", (after[0] - moment).total_seconds()),
         )
