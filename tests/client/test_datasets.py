@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
 
+ID = new_mfid()
+
 
 def test_a_lost_answer_to_create_is_no_conflict_if_the_id_is_our_own(client: CrucibleClient, stub: Any) -> None:
     stub.fault("POST", "^/datasets$", "lost")
@@ -20,10 +24,37 @@ def test_a_lost_answer_to_create_is_no_conflict_if_the_id_is_our_own(client: Cru
     assert len(stub.datasets) == 1
 
 
-@pytest.mark.parametrize("wrong", ["", "../datasets"])
-def test_only_mfids_get_into_paths(client: CrucibleClient, stub: Any, wrong: str) -> None:
-    with pytest.raises(InputError, match="not the MFID of a dataset"):
-        client.datasets.get(wrong)
+REFUSED: dict[str, tuple[Callable[[CrucibleClient], Any], str]] = {
+    "no id": (lambda client: client.datasets.get(""), "not the MFID of a dataset"),
+    "a path": (lambda client: client.datasets.get("../datasets"), "not the MFID of a dataset"),
+    "two filters": (lambda client: client.datasets.list(keyword="a", keywords="b"), "mean the same filter"),
+    "a negative limit": (lambda client: client.datasets.list(limit=-1), "the limit is -1; give 0 or more"),
+    "two names of a project": (lambda client: client.datasets.update(ID, project_id="a", project_mfid="b"), "one of"),
+    "no number": (lambda client: client.metadata.merge(ID, {"a": {"b": [1, math.nan]}}), r"a\.b\[1\] is nan \(float\)"),
+    "no JSON": (lambda client: client.metadata.merge(ID, {"when": datetime.now(UTC)}), "when is datetime"),
+    "an unknown link": (lambda client: client.datasets.link_parent_child(ID, ID, "is_uncle_of"), "no relationship"),
+    "no dataset": (lambda client: client.datasets.create(7), "cannot create a dataset from int"),
+    "missing files": (lambda client: client.datasets.create({}, files=["no/where"]), "there is no file no/where"),
+    "a missing file": (lambda client: client.files.upload(ID, "no/where"), "there is no file no/where"),
+    "a name with folders": (lambda client: client.files.upload(ID, __file__, filename="a/b"), "not a file name: 'a/b'"),
+    "no keyword": (lambda client: client.datasets.add_keyword(ID, ""), "the keyword is empty"),
+    "no picture": (lambda client: client.datasets.add_thumbnail(ID, b""), "the picture is empty"),
+    "a missing picture": (lambda client: client.datasets.add_thumbnail(ID, Path("no/where")), "there is no picture"),
+    "a number for a picture": (lambda client: client.datasets.add_thumbnail(ID, 7), "not int"),
+    "no time to wait": (lambda client: client.ingestions.wait(1, timeout_s=0), "must be positive, not 0 s"),
+    "no lead": (
+        lambda client: client.projects.create(project_id="abc", organization="x", project_lead=""),
+        "project_lead is empty",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_is_refused_before_anything_is_sent(
+    client: CrucibleClient, stub: Any, call: Callable[[CrucibleClient], Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(client)
     assert stub.calls == []
 
 
@@ -48,21 +79,6 @@ def test_a_list_without_limit_follows_all_pages(client: CrucibleClient, stub: An
         {"limit": ["1000"], "cursor": ["1000"]},
         {"limit": ["1000"], "cursor": ["2000"]},
     ]
-
-
-def test_two_names_of_one_filter_are_refused(client: CrucibleClient, stub: Any) -> None:
-    with pytest.raises(InputError, match="mean the same filter"):
-        client.datasets.list(keyword="a", keywords="b")
-    assert stub.calls == []
-
-
-def test_metadata_that_json_cannot_hold_is_named(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    stub.calls.clear()
-    with pytest.raises(InputError, match=r"fit\.peaks\[1\] is nan \(float\)\nnothing was sent"):
-        client.metadata.merge(dsid, {"fit": {"peaks": [520.7, float("nan")]}})
-    with pytest.raises(InputError, match=r"when is datetime"):
-        client.metadata.merge(dsid, {"when": datetime.now(UTC)})
-    assert stub.calls == []
 
 
 def test_a_deletion_whose_answer_was_lost_counts_as_done(client: CrucibleClient, stub: Any, dsid: str) -> None:

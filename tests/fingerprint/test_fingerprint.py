@@ -27,6 +27,8 @@ def test_what_was_reached_is_listed_by_name(laboratory: Any) -> None:
 
 
 def test_every_first_party_file_is_named_so_that_a_change_of_it_is_looked_at(laboratory: Any) -> None:
+    (laboratory.folder / "unused.py").write_text("")
+    laboratory.edit("filters.py", "from . import nested\n", "from . import nested, unused\n")
     names = {Path(file).name for file in laboratory.fingerprint().files}
 
     assert names == {path.name for path in laboratory.folder.glob("*.py")}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,15 @@ class Folder:
         (path / "failing.yaml").write_text(
             declared.replace("skip: 1", "skip: 4").replace("pipeline: lab", "pipeline: short")
         )
+        shutil.copy(HERE / "rich.yaml", path)
         for name in ("notes.txt", "notes2.txt"):
             (path / name).write_text(f"{name}: the lamp was new\n")
 
     def run(self, *arguments: str, cwd: Path | None = None) -> str:
-        """Return what a command prints, and its exit code."""
+        """Return what a command prints, and its exit code; `write FILE TEXT` writes a file."""
+        if arguments[0] == "write":
+            (self.path / arguments[1]).parent.mkdir(exist_ok=True)
+            return str((self.path / arguments[1]).write_text(arguments[2] + "\n"))
         words = ["-m", "crucible_lineage", *arguments]
         ran = self.python.run(words, {**os.environ, **PER_FOLDER}, cwd=cwd or self.path)
         return f"exit code {ran.returncode}\n--- stdout\n{ran.stdout}--- stderr\n{ran.stderr}"

@@ -73,9 +73,9 @@ def everything(lab):
     fixed = lab.derived("corrected", "correct", scan, SECRET, supersedes=old, params={"degree": 3})
     written = lab.records[fixed]["scientific_metadata"]
     written |= {"note": f"from {SECRET}/scan.h5", SECRET: [SECRET], "rms": 1 / 3, "small": 1e-9 / 7, "many": 123456.75}
-    for number, item in enumerate(("a", "b", "c", "d", "e", "f", "g", "h", "i", "j")):
+    for number, item in enumerate("abcdefghij"):
         gaps = [f"scan {item} has no dark field"] * (number % 3)
-        made = lab.derived(f"frame {item} of a name that is far too long for a box", "split", fixed, status="incomplete")
+        made = lab.derived(f"frame {item} of a name that is too long for a box", "split", fixed, status="incomplete")
         lab.records[made]["scientific_metadata"]["crucible_lineage"]["activity"]["gaps"] = gaps
     graph = lab.graph
     hold = Statement(fixed, "demo", "hold", About((scan,)), "ada", "2026-03-02T10:00:00Z", "the lamp drifted")
@@ -87,7 +87,7 @@ def everything(lab):
     return LineageGraph(graph.nodes.values(), linked).with_fields(fields)
 
 
-@pytest.mark.parametrize("name", ("tree", "svg", "html", "mermaid", "node-link"))  # others write the rest
+@pytest.mark.parametrize("name", ["tree", "svg", "html", "mermaid", "node-link"])  # libraries write the others
 def test_what_can_be_drawn_is_drawn_as_it_was_and_without_the_hidden(name, everything):
     shown = RENDERERS[name](everything)
     assert SECRET not in shown

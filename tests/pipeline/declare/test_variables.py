@@ -71,6 +71,8 @@ def test_an_unresolved_reference_is_reported_with_its_location(
         (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}'),  # found when the function's annotation is checked
         ("inputs: {counts: first}", 'inputs: {counts: first}\n    retries: "${env.LAB_FACTOR}"'),
         ("{factor: 3,", '{factor: "${env.LAB_FACTOR}",'),
+        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}\n    run: cat'),
+        ("{file: first.txt,", '{file: first.txt, measurement: {lamp: "${env.LAB_FACTOR}"},'),
     ],
 )
 def test_a_value_of_the_environment_is_not_shown_in_a_fault(

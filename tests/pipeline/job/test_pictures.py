@@ -84,20 +84,32 @@ def files_of(session: Session, mfid: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "files", "metadata"),
-    [("fitted", {"fit.txt", "fit.png"}, {"fit": "fit.png", "sum": 6.0}), ("alone", {"figure.png"}, {})],
+    ("name", "found"),
+    [
+        ("fitted", {"out": ({"fit.txt", "fit.png"}, {"fit": "fit.png", "sum": 6.0})}),
+        ("alone", {"out": ({"figure.png"}, {"figure": "figure.png"})}),
+        (
+            "both",
+            {
+                "low": ({"low.txt", "seen.png"}, {"seen": "seen.png"}),
+                "high": ({"seen.png"}, {"seen": "seen.png", "above": 5}),
+            },
+        ),
+    ],
 )
 def test_a_returned_figure_is_the_picture_of_the_result(
-    lab: Any, run: Any, session: Session, name: str, files: set[str], metadata: dict[str, Any]
+    lab: Any, run: Any, session: Session, name: str, found: dict[str, tuple[set[str], dict[str, Any]]]
 ) -> None:
     result = made(lab, run, name)
     assert result.ok, result.errors
-    mfid = result.datasets["made"]["out"]
-    assert files_of(session, mfid) == files
-    found = session.client.metadata.get(mfid)
-    assert {key: found[key] for key in metadata} == metadata
-    names = [thumbnail.thumbnail_name for thumbnail in session.client.datasets.get_thumbnails(mfid)]
-    assert next(name for name in files if name.endswith(".png")) in names
+    for output, (files, metadata) in found.items():
+        mfid = result.datasets["made"][output]
+        assert files_of(session, mfid) == files
+        assert {
+            key: value for key, value in session.client.metadata.get(mfid).items() if "lineage" not in key
+        } == metadata
+        names = [thumbnail.thumbnail_name for thumbnail in session.client.datasets.get_thumbnails(mfid)]
+        assert next(name for name in files if name.endswith(".png")) in names
     assert run(lab.pipeline).executed == []
 
 
