@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -27,7 +26,7 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.session import Session
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
-RENDERERS: dict[str, Renderer] = {
+RENDERERS: Mapping[str, Renderer] = {
     "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
     "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
     "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
@@ -37,7 +36,6 @@ RENDERERS: dict[str, Renderer] = {
     "dot": lambda graph, focus, _: render_dot(graph.around(focus)),
     "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),
 }
-GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 BUNDLE = "zip"
 OF_DATASETS = ("prov-json", BUNDLE)  # formats that a declaration has not
 LIBRARIES = {"dot": "pydot", "prov-json": "prov", BUNDLE: "rocrate"}
@@ -209,12 +207,8 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     chosen = kind or ENDINGS.get(ending or "", ending)
     if kind is None and output is not None and (not ending or output.is_dir()):
         raise InputError(f"write to {output}: the format follows from the file's ending, as in {output.name}.svg")
-    if chosen is not None and chosen not in (*RENDERERS, BUNDLE):
-        others = {entry.name: entry for entry in entry_points(group=GROUP)}
-        if chosen not in others:
-            possible = [*RENDERERS, BUNDLE, *others]
-            raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
-        RENDERERS[chosen] = others[chosen].load()
+    if chosen is not None and chosen not in (possible := [*RENDERERS, BUNDLE]):
+        raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
     if chosen in LIBRARIES:
         require_library(chosen, LIBRARIES[chosen], "export")
     return chosen

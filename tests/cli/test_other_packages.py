@@ -1,4 +1,4 @@
-"""Engines and lineage formats of other packages, by entry points."""
+"""Engines of other packages, by entry points."""
 
 from __future__ import annotations
 
@@ -23,39 +23,23 @@ class Counting(LocalEngine):
     def result(self, running):
         print(f"COUNTED {Counting.started}", file=sys.stderr)
         return super().result(running)
-
-def count(graph, focus, superseded):
-    return f"{len(graph)} nodes"
 """
 POINTS = """
 [crucible_lineage.engines]
 counting = lab_extras:Counting
 local = lab_extras:absent
-
-[crucible_lineage.lineage_formats]
-count = lab_extras:count
 """
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """Return an environment in which a package with an engine and a format is installed."""
+    """Return an environment in which a package with an engine is installed."""
     info = tmp_path / "lab_extras-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-extras\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(POINTS)
     (tmp_path / "lab_extras.py").write_text(MODULE)
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
-
-
-def test_a_format_of_another_package_writes_lineages(
-    installed: dict[str, str], command: Any, demo_origin: tuple[Path, str]
-) -> None:
-    data, _ = demo_origin
-    written = command("lineage", "--data", data, "--format", "count", **installed)
-    assert written.stdout.strip().endswith("nodes"), written.stderr
-    refused = command("lineage", "--data", data, "--format", "cont", **installed)
-    assert (refused.returncode, "did you mean 'count'?" in refused.stderr) == (2, True)
 
 
 def test_an_engine_of_another_package_runs_the_steps(installed: dict[str, str], command: Any, tmp_path: Path) -> None:

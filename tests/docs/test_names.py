@@ -19,10 +19,7 @@ FILE = re.compile(
 )
 MODULE = re.compile(r"(?<![\w./:-])crucible_lineage(?:\.\w+)+")
 COMMAND = re.compile(r"(?:^\$ |`)crucible-lineage ((?:[^`\n#]|(?<! )#)*)", re.MULTILINE)
-GROUPS = {  # of entry points
-    *("crucible_lineage.commands", "crucible_lineage.engines", "crucible_lineage.file_sources"),
-    *("crucible_lineage.lineage_formats", "crucible_lineage.loaders"),
-}
+GROUPS = {*map("crucible_lineage.{}".format, ("engines", "file_sources", "loaders"))}  # of entry points
 by_page = pytest.mark.parametrize("page", PAGES, ids=[path.stem for path in PAGES])
 
 

@@ -123,7 +123,8 @@ class StepPlan:
     @property
     def datasets(self) -> dict[str, str | None]:
         """The id of each output; None while it depends on a parent that does not exist yet."""
-        return _ids(self.outputs) or dict.fromkeys(self.inspection.outputs)
+        ids = {planned.output: planned.mfid for planned in self.outputs}
+        return ids or dict.fromkeys(self.inspection.outputs)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -389,10 +390,6 @@ def _unfinished(draft: StepPlan, index: ProjectIndex) -> StepPlan:
     outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in draft.outputs)
     roots = tuple(f"{draft.name}: {cause.partition(' (since ')[0]}" for cause in causes)
     return replace(draft, state=state, causes=tuple(causes), outputs=outputs, code_diff=changed, roots=roots)
-
-
-def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str | None]:
-    return {planned.output: planned.mfid for planned in outputs}
 
 
 def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredients | None:
