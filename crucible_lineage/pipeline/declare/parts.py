@@ -152,9 +152,11 @@ class Ingested(BaseModel, defer_build=True):
         return not isinstance(self.ingest, bool)
 
     @property
-    def ingestion_s(self) -> float:
-        """The longest wait for the ingestion."""
-        return self.ingest if self.awaits_ingestion else INGESTION_S
+    def ingestion(self) -> JsonObject:
+        """The fields of a new dataset for its ingestion."""
+        longest_s = self.ingest if self.awaits_ingestion else INGESTION_S
+        waits = {"waits_for_ingestion": self.awaits_ingestion, "ingestion_timeout_s": longest_s}
+        return {"ingest": self.is_ingested, "ingestor": self.ingestor, **waits}
 
 
 def is_from_name(value: object) -> bool:

@@ -320,11 +320,6 @@ class PipelineSpec(DeclaredModel):
     digest: Digest = ""
 
     @property
-    def folder(self) -> Path:
-        """The folder of the declaration."""
-        return self.path.parent
-
-    @property
     def interval(self) -> timedelta | None:
         """The interval of its schedule; None if that is a cron expression, or if there is none."""
         if self.schedule is None or self.schedule.startswith("@") or " " in self.schedule.strip():

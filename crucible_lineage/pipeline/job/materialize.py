@@ -220,10 +220,7 @@ def new_dataset(
         files=files,
         slots=job.slots.get(planned.output, {}),
         keywords=tuple(dict.fromkeys((*job.keywords, *inspection.keywords, *declared.keywords))),
-        ingest=declared.is_ingested,
-        waits_for_ingestion=declared.awaits_ingestion,
-        ingestion_timeout_s=declared.ingestion_s,
-        ingestor=declared.ingestor,
+        **declared.ingestion,
     )
     return derived(new, job.used, declared.inherit)
 

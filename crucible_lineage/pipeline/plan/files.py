@@ -330,8 +330,5 @@ def new_raw(
         keywords=declared.keywords,
         parents=tuple(parent.mfid for parent in raw.parents),
         samples=declared.samples,
-        ingest=declared.is_ingested,
-        waits_for_ingestion=declared.awaits_ingestion,
-        ingestion_timeout_s=declared.ingestion_s,
-        ingestor=declared.ingestor,
+        **declared.ingestion,
     )

@@ -126,4 +126,4 @@ def test_a_fault_is_reported_with_its_line(lab: Any, ingest: str, message: str) 
 @pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90", 90)])
 def test_times_are_seconds_or_have_a_unit(lab: Any, text: str, seconds: float) -> None:
     spec = load_pipeline(lab.declare(PIPELINE.replace("INGEST", text)))
-    assert spec.steps["scaled"].output.ingestion_s == seconds
+    assert spec.steps["scaled"].output.ingestion["ingestion_timeout_s"] == seconds
