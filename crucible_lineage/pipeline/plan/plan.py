@@ -123,7 +123,7 @@ class StepPlan:
     @property
     def datasets(self) -> dict[str, str | None]:
         """The id of each output; None while it depends on a parent that does not exist yet."""
-        ids = {planned.output: planned.mfid for planned in self.outputs}
+        ids: dict[str, str | None] = {planned.output: planned.mfid for planned in self.outputs}
         return ids or dict.fromkeys(self.inspection.outputs)
 
     @property
