@@ -334,12 +334,6 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def request(self) -> None:
-        """Request the stop, now or as soon as there is a listener."""
-        self.is_requested = True
-        if self._listener is not None:
-            self._listener()
-
     def _signalled(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python's signature)
         if self.is_requested:  # end this process despite its threads; the processes of steps end with it
             clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
