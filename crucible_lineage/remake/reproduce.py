@@ -36,7 +36,6 @@ from crucible_lineage.statements.consent import Consent, RecordedCode, recorded_
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import KeptFile
 
-BUILT = "environments"  # folder of built environments in the data folder
 MOST_FINDINGS = 5  # chosen: in a message
 MOST_SHOWN = 1 << 20  # chosen: bytes that are printed of a source file
 
