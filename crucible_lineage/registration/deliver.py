@@ -230,9 +230,7 @@ class Deliverer:
     def _work(self) -> None:
         while rows := self._next():
             try:
-                if len(rows) == 1 or not self._send_together(rows):
-                    for row in rows:
-                        self._send(row)
+                self._send_all(rows)
             finally:
                 with self._changed:
                     self._sending -= len(rows)
@@ -261,6 +259,12 @@ class Deliverer:
             return []
 
     # Sending
+
+    def _send_all(self, rows: Sequence[ResultRow]) -> None:
+        """Send payloads together if that is possible, else one after the other."""
+        if len(rows) == 1 or not self._send_together(rows):
+            for row in rows:
+                self._send(row)
 
     def _send(self, row: ResultRow) -> None:
         """Register a payload; on an error, decide whether to retry, refuse or drop it."""
