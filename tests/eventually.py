@@ -1,9 +1,10 @@
-"""Waiting for what happens elsewhere: the one loop that asks again."""
+"""Waiting for what happens elsewhere: the one loop that asks again, and whether a process has ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -15,3 +16,11 @@ def eventually(look: Callable[[], Any], seconds: float = 240, what: str = "it ha
         time.sleep(pause_s)
         pause_s = min(0.3, 1.5 * pause_s)
     return found
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process has ended, even if nobody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True

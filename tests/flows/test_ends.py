@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.eventually import eventually
+from tests.eventually import eventually, has_ended
 from tests.nights import NIGHTLY, share
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
@@ -88,13 +88,6 @@ def declare(lab: Any) -> Callable[[str], Path]:
     return declared
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
-
-
 def pids(folder: Path) -> list[int]:
     """Return the ids of the step's process and its fork, once they exist."""
     files = [folder / name for name in ("pid", "daemon")]
@@ -103,7 +96,7 @@ def pids(folder: Path) -> list[int]:
 
 
 def seconds_until_gone(processes: list[int], since: float) -> float:
-    eventually(lambda: all(map(is_gone, processes)), WITHIN_S)
+    eventually(lambda: all(map(has_ended, processes)), WITHIN_S)
     return time.monotonic() - since
 
 

@@ -15,20 +15,13 @@ import pytest
 from crucible_lineage.server.database import DataFolder
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.eventually import has_ended
 
 
 def serving(data: Path) -> int | None:
     """Return the process that serves the data folder, None if there is none."""
     notice = DataFolder(data / "crucible").notice
     return int(json.loads(notice.read_text())["pid"]) if notice.exists() else None
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process runs; a child that has ended but was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture
@@ -52,9 +45,9 @@ def test_it_stops_when_nobody_uses_it(shared: Session, data: Path) -> None:
     assert pid
     shared.close()
     end = time.monotonic() + 30
-    while is_running(pid) and time.monotonic() < end:
+    while not has_ended(pid) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not is_running(pid)
+    assert has_ended(pid)
     assert serving(data) is None
     assert not (data / "crucible" / "crucible.db-wal").exists(), "the database is closed"
 
@@ -64,7 +57,7 @@ def test_killed_it_is_started_again_by_the_next_call(shared: Session, data: Path
     pid, url = serving(data), shared.client.api_url
     assert pid
     os.kill(pid, signal.SIGKILL)
-    while is_running(pid):
+    while not has_ended(pid):
         time.sleep(0.01)
     assert shared.client.projects.find("lab") is not None
     assert serving(data) not in (None, pid)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.eventually import eventually
+from tests.eventually import eventually, has_ended
 from tests.warm import WarmPython
 
 pty = pytest.importorskip("pty", reason="terminals are POSIX")
@@ -112,13 +112,6 @@ def stubborn(request: pytest.FixtureRequest, lab: Any) -> Any:
 def pid_of(lab: Any) -> int:
     path: Path = lab.folder / "pid"
     return int(eventually(lambda: path.exists() and path.read_text()))
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
 
 
 @pytest.mark.parametrize("request_kind", ["ctrl-c", "sigterm"])

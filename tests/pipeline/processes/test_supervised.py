@@ -16,7 +16,7 @@ import pytest
 from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervised
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
-from tests.eventually import eventually
+from tests.eventually import eventually, has_ended
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has none")
 
@@ -74,20 +74,13 @@ process.wait()
 """
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def pids_of(folder: Path) -> list[int]:
     """The process ids of the whole family, once they are all there."""
     return [int(eventually(lambda path=folder / name: path.exists() and path).read_text()) for name in MEMBERS]
 
 
 def gone(pids: list[int], seconds: float = 15) -> None:
-    eventually(lambda: not any(map(alive, pids)), seconds)
+    eventually(lambda: all(map(has_ended, pids)), seconds)
 
 
 @pytest.mark.parametrize("how", ["alone", "forked"])
@@ -95,7 +88,7 @@ def test_no_process_survives_when_the_run_is_killed(tmp_path: Path, how: str) ->
     code = FAMILY + "time.sleep(300)\n"
     run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), how, code])
     pids = pids_of(tmp_path)
-    assert all(map(alive, pids))
+    assert not any(map(has_ended, pids))
     run.kill()
     run.wait()
     gone(pids)
@@ -105,7 +98,7 @@ def test_processes_that_a_command_leaves_running_end_with_it_and_are_counted(tmp
     process = Supervised([sys.executable, "-c", FAMILY, str(tmp_path)], lambda data: None, "family")
     assert process.wait(60)
     assert (process.code, process.left) == (0, 3)
-    assert not any(map(alive, pids_of(tmp_path)))
+    assert all(map(has_ended, pids_of(tmp_path)))
 
 
 def test_a_stopped_process_is_terminated_and_then_killed(tmp_path: Path) -> None:
@@ -145,7 +138,7 @@ def test_a_killed_supervisor_ends_its_command(tmp_path: Path) -> None:
     assert process.code == -signal.SIGKILL
     gone([command])
     for pid in pids_of(tmp_path):
-        if alive(pid):
+        if not has_ended(pid):
             os.kill(pid, signal.SIGKILL)
 
 
