@@ -14,13 +14,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage import __version__
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
-from crucible_lineage.lineage.crate import make_crate
-from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
+from crucible_lineage.lineage.crate import METADATA, PREVIEW, CrateHeader, TextFile, make_crate, utf8
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.model import Node
@@ -119,7 +117,6 @@ def _header(session: Session, graph: LineageGraph, mfid: str) -> CrateHeader:
         published=datetime.now(UTC).isoformat(timespec="seconds"),
         crucible_name="an embedded Crucible" if settings.embedded else f"Crucible at {settings.api_url}",
         crucible_url=instance if settings.embedded else str(settings.api_url),
-        version=__version__,
         projects=projects,
         about=mfid,
         publisher=organizations.get(text(node.record.get("project_id")), "") if node.record else "",

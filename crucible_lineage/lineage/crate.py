@@ -1,45 +1,74 @@
-"""A lineage as a Provenance Run Crate, the fullest profile of Workflow Run RO-Crate, by the library `rocrate`.
+"""A lineage as a Process Run Crate, the profile of Workflow Run RO-Crate for executions of steps, by `rocrate`.
 
-The workflow of the crate consists of the executed steps of the lineage, in `workflow.json`, each with its code. Each
-execution is a CreateAction; datasets are folders with their files. Without their bytes, datasets and files have ids
-within the metadata (`#...`), by which RO-Crate distinguishes described from contained data. A lineage without executed
-steps is a plain RO-Crate.
+Each execution is a CreateAction with the code of its step; datasets are folders with their files. Without their bytes,
+datasets and files have ids within the metadata (`#...`), by which RO-Crate distinguishes described from contained data.
+A lineage without executed steps is a plain RO-Crate.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import mimetypes
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.errors import require_library
+from crucible_lineage.ids import is_orcid
 from crucible_lineage.json_types import JsonObject, mapping, text
-from crucible_lineage.lineage.crate_data import (
-    ADDED_TERMS,
-    PROFILES,
-    TERMS,
-    WORKFLOW_CRATE,
-    CrateHeader,
-    DataEntities,
-    Entity,
-    Reference,
-    TextFile,
-    readme_text,
-    reference,
-    workflow_text,
-)
-from crucible_lineage.lineage.prov import ExportedActivity, ExportedLineage, Use, instant
-from crucible_lineage.refs import file_stem
+from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.model import Node
+from crucible_lineage.lineage.prov import ExportedActivity, ExportedAgent, ExportedLineage, Use, instant
+from crucible_lineage.lineage.records import Creator, Rights, license_iri
+from crucible_lineage.refs import DERIVED, MEASURED, file_stem
 from crucible_lineage.statements.calibrations import certified_text
-from crucible_lineage.text.times import utc
+from crucible_lineage.text.times import measured_at, utc
 
-WORKFLOW = "workflow.json"
-BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+METADATA, PREVIEW = "ro-crate-metadata.json", "ro-crate-preview.html"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"  # the newest that validators know
 ENGINE = "https://w3id.org/crucible-lineage/"
 REQUIREMENTS = "https://pip.pypa.io/en/stable/reference/requirements-file-format/"
 DONE = "http://schema.org/CompletedActionStatus"
+TERMS = "https://w3id.org/ro/terms/workflow-run#"
+ADDED_TERMS = {  # to the context of RO-Crate 1.1
+    **{name: TERMS + name for name in ("resourceUsage", "containerImage", "ContainerImage", "registry")},
+    **{name: TERMS + name for name in ("tag", "sha256")},
+    "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
+    "copyrightNotice": "http://schema.org/copyrightNotice",
+}
 _SECOND, _BYTE = "https://qudt.org/vocab/unit/SEC", "https://qudt.org/vocab/unit/BYTE"
 _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
+
+Entity = JsonObject
+Reference = dict[str, str]
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of the crate other than data: its path, name and text."""
+
+    path: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CrateHeader:
+    """Header of a crate; `projects` are rights, `about` is its main dataset.
+
+    `publisher` is the organization of its project; without one, the Crucible is the publisher.
+    """
+
+    name: str
+    description: str
+    published: str
+    crucible_name: str
+    crucible_url: str
+    projects: Mapping[str, Rights] = field(default_factory=dict)
+    about: str = ""
+    publisher: str = ""
 
 
 def make_crate(
@@ -53,40 +82,62 @@ def make_crate(
     from rocrate.model.contextentity import ContextEntity
     from rocrate.rocrate import ROCrate
 
-    builder = _Builder(lineage, header)
-    builder.build(extras)
+    entities = _Entities(lineage, header)
+    entities.build(extras)
     crate = ROCrate(version="1.1")
     crate.metadata.extra_terms.update(ADDED_TERMS)
-    for key, value in _compact(builder.root).items():
+    for key, value in _compact(entities.root).items():
         crate.root_dataset[key] = value
-    if builder.steps:
-        crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(WORKFLOW_CRATE)]
-    for entity in builder.entities.values():
+    for entity in entities.by_id.values():
         crate.add(ContextEntity(crate, entity["@id"], _compact(entity)))
-    return crate.metadata.generate(), [*builder.texts, *extras]
+    return crate.metadata.generate(), [*entities.texts, *extras]
 
 
-class _Builder(DataEntities):
-    """All entities of a crate: the data, the executions of steps, their code, and the workflow."""
+class _Entities:
+    """The entities of a crate by their ids, and the properties of its root."""
 
     def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
-        super().__init__(lineage, header)
+        self.lineage, self.header = lineage, header
+        self.rights = lineage.rights.get(header.about, Rights())
+        self.by_id: dict[str, Entity] = {}
+        self.root: Entity = {}
         self.texts: list[TextFile] = []
         self._tools: dict[tuple[str, str], Entity] = {}
-        self._environments: dict[tuple[str, str], Reference] = {}
-        self._parameter_values: dict[str, None] = {}  # values of the workflow's parameters
 
     def build(self, extras: Sequence[TextFile]) -> None:
         """Add all entities; `texts` are then the files that belong to them."""
-        self.describe_data()
-        for activity in self.steps:
+        steps = [activity for activity in self.lineage.activities if not activity.by_hand]
+        self._add_header()
+        for node in self.lineage.nodes.values():
+            self._add_node(node)
+        self._add_links({(use.mfid, made.mfid) for step in steps for use in step.used for made in step.made})
+        for activity in steps:
             self._add_action(activity)
-        if self.steps:
-            self._add_workflow()
+        if steps:
+            version = PROFILE.rpartition("/")[2]
+            self.root["conformsTo"] = self.add(PROFILE, "CreativeWork", "Process Run Crate", version=version)
         readme = TextFile("README.md", "what this is", readme_text(self.header, self.lineage, extras))
         self.texts.append(readme)
         for file in (readme, *extras):
             self.add_text(file)
+
+    def _add_links(self, explained: Collection[tuple[str, str]]) -> None:
+        """Add samples of measurements, links that no execution explains, and what was made by hand."""
+        for edge in self.lineage.edges:
+            child = self.by_id.get(self.dataset_id(edge.target)) or self.by_id[f"#{edge.target}"]
+            parent = self.any_ref(edge.source)
+            if edge.relationship == MEASURED:
+                child.setdefault("about", []).append(parent)
+            elif edge.relationship != DERIVED:
+                child.setdefault("isPartOf" if edge.relationship else "isRelatedTo", []).append(parent)
+            elif (edge.source, edge.target) not in explained:
+                child.setdefault("isBasedOn", []).append(parent)
+        for activity in self.lineage.activities:
+            for made in activity.made if activity.by_hand else ():
+                entity = self.by_id[self.dataset_id(made.mfid)]
+                if activity.agent and not entity.get("author"):
+                    entity["author"] = self.agent(activity.agent)
+                entity["description"] = "; ".join(filter(None, (entity["description"], "made by hand", activity.note)))
 
     def _add_action(self, activity: ExportedActivity) -> None:
         tool = self._tool(activity)
@@ -114,55 +165,49 @@ class _Builder(DataEntities):
         )
 
     def _tool(self, activity: ExportedActivity) -> Entity:
-        """Return the entity of a step's code: a file of the crate if its text is known."""
+        """Return the entity of a step's code; its text, if known, is a file of the crate about it."""
         key = (activity.function, activity.code)
         if key not in self._tools:
-            number = len(self._tools) + 1
-            name = file_stem(activity.step)
-            entity: Entity = {
-                "@id": f"#tool-{number}",
-                "@type": ["SoftwareSourceCode", "SoftwareApplication"],
+            number, name = len(self._tools) + 1, file_stem(activity.step)
+            tool = f"{ENGINE}code#{quote(f'{activity.code}:{activity.function}', safe='')}"
+            if activity.source:
+                is_python = ":" in activity.function
+                file = TextFile(f"code/{number}-{name}.{'py' if is_python else 'txt'}", activity.step, activity.source)
+                self.texts.append(file)
+                self.add_text(file)
+                kind = "text/x-python" if is_python else "text/plain"
+                self.by_id[quote(file.path)] |= {"encodingFormat": kind, "about": reference(tool)}
+            requirements = list(self._requirements(activity))
+            self._tools[key] = {
+                "@id": tool,
+                "@type": "SoftwareApplication",
                 "name": activity.step,
                 "description": activity.function,
                 "version": activity.code,
-                "url": f"urn:crucible-lineage:code:{quote(activity.code, safe='')}",
+                "url": tool,
                 "input": [],
                 "output": [],
+                "softwareRequirements": requirements,
+                "mainEntity": requirements[0] if requirements else "",
+                "buildInstructions": self._environment(number, name, activity),
             }
-            if activity.source:
-                ending = "py" if ":" in activity.function else "txt"
-                file = TextFile(f"code/{number}-{name}.{ending}", activity.step, activity.source)
-                self.texts.append(file)
-                entity |= {"@id": quote(file.path), "@type": ["File", "SoftwareSourceCode", "SoftwareApplication"]}
-                entity["encodingFormat"] = "text/x-python" if ending == "py" else "text/plain"
-                if ending == "py":
-                    version = text(mapping(activity.software).get("python"))  # that ran it
-                    about = {"url": "https://www.python.org/", "version": version or "3"}
-                    language = f"#python-{quote(version, safe='')}"
-                    entity["programmingLanguage"] = self.add(language, "ComputerLanguage", "Python", **about)
-                self.root["hasPart"].append(reference(entity["@id"]))
-            requirements = list(self._requirements(activity))
-            entity |= {"softwareRequirements": requirements, "mainEntity": requirements[0] if requirements else ""}
-            self.add_entity(entity)
-            self._tools[key] = entity
-            self._environments[key] = self._environment(number, name, activity)
+            self.add_entity(self._tools[key])
         return self._tools[key]
 
     def _requirements(self, activity: ExportedActivity) -> Iterator[Reference]:
         """Yield the software requirements in the recorded versions: Python first, or the program of a command."""
-        software = mapping(activity.software)
-        program = mapping(activity.program)
+        software, program = mapping(activity.software), mapping(activity.program)
         if program:
-            version = f"sha256:{text(program.get('sha256'))[:12]}"
-            url = f"urn:crucible-lineage:program:{text(program.get('sha256'))}"
-            yield self._requirement(text(program.get("path")).rpartition("/")[2], version, url)
+            sha256 = text(program.get("sha256"))
+            name = text(program.get("path")).rpartition("/")[2]
+            yield self._requirement(name, f"sha256:{sha256[:12]}", f"{ENGINE}program#{sha256}")
         if python := text(software.get("python")):
             yield self._requirement("Python", python, "https://www.python.org/")
         for name, version in mapping(software.get("packages")).items():
             yield self._requirement(name, text(version), f"pkg:pypi/{name.lower()}@{text(version)}")
 
     def _requirement(self, name: str, version: str, url: str) -> Reference:
-        entity_id = f"#software-{quote(name, safe='')}-{quote(version, safe='')}"
+        entity_id = f"{ENGINE}software#{quote(f'{name}-{version}', safe='')}"
         return self.add(entity_id, "SoftwareApplication", name, version=version, url=url)
 
     def _environment(self, number: int, name: str, activity: ExportedActivity) -> Reference:
@@ -175,7 +220,7 @@ class _Builder(DataEntities):
         self.texts.append(file)
         self.add_text(file)
         file_format = self.add(REQUIREMENTS, "CreativeWork", "requirements file of pip")
-        self.entities[quote(file.path)]["conformsTo"] = file_format
+        self.by_id[quote(file.path)]["conformsTo"] = file_format
         return reference(quote(file.path))
 
     def _usage(self, action: str, activity: ExportedActivity) -> Iterator[Reference]:
@@ -215,8 +260,8 @@ class _Builder(DataEntities):
             fields["text"] = f"{certified_text(certificate)} by {text(certificate.get('by'))}{reason}"
             entity_id = f"#{mfid}/{quote(text(certificate.get('from')), safe='')}"
             about = self.add(entity_id, "CreativeWork", f"certificate {mfid}", **fields)
-            if about not in self.entities[example["@id"]].setdefault("subjectOf", []):
-                self.entities[example["@id"]]["subjectOf"].append(about)
+            if about not in self.by_id[example["@id"]].setdefault("subjectOf", []):
+                self.by_id[example["@id"]]["subjectOf"].append(about)
         return example
 
     def _params(self, tool: Entity, action: str, activity: ExportedActivity) -> list[Reference]:
@@ -230,148 +275,161 @@ class _Builder(DataEntities):
         return references
 
     def _example(self, tool: Entity, direction: str, name: str, kind: str, example: str) -> Reference:
-        """Link the entity `example` to the parameter of the tool for which it was passed."""
-        parameter = self._parameter(tool, direction, name)
-        if parameter not in self.entities:
-            tool[direction].append(self._add_parameter(parameter, name, kind))
-        self._add_example(parameter, example)
-        return reference(example)
-
-    def _add_workflow(self) -> None:
-        steps, controls = {}, []
-        for position, (key, tool) in enumerate(self._tools.items(), 1):
-            about = {"position": str(position), "workExample": reference(tool["@id"])}
-            about["buildInstructions"] = self._environments[key]
-            steps[key] = self.add(f"{WORKFLOW}#step-{position}", "HowToStep", tool["name"], **about)
-        inputs = self._add_connections(steps)
-        for activity in self.steps:
-            about = {"instrument": steps[activity.function, activity.code], "object": reference(f"#{activity.id}")}
-            name = f"control of {activity.step}"
-            controls.append(self.add(f"#{activity.id}/control", "ControlAction", name, **about))
-        written_in = {"url": ENGINE, "version": "1"}
-        self.texts.append(TextFile(WORKFLOW, "the workflow that the lineage shows", workflow_text(self.steps)))
-        self.root["mainEntity"] = self.add(
-            WORKFLOW,
-            ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
-            f"the workflow of {self.header.name}",
-            description="The steps that were executed, as their records tell; possibly in more than one run.",
-            encodingFormat="application/json",
-            programmingLanguage=self.add(
-                "#json", "ComputerLanguage", "crucible-lineage workflow, as JSON", **written_in
-            ),
-            version="1",
-            url=ENGINE,
-            conformsTo=self.add(BIOSCHEMAS, "CreativeWork", "Bioschemas ComputationalWorkflow"),
-            hasPart=[reference(tool["@id"]) for tool in self._tools.values()],
-            step=list(steps.values()),
-            input=inputs,
-            buildInstructions=list(self._environments.values()),
-        )
-        self.root["hasPart"].append(reference(WORKFLOW))
-        self.root["conformsTo"] = [
-            self.add(uri, "CreativeWork", name, version=uri.rpartition("/")[2]) for uri, name in PROFILES.items()
-        ]
-        self._add_run(controls)
-
-    def _add_connections(self, steps: Mapping[tuple[str, str], Reference]) -> list[Reference]:
-        """Add the workflow's parameters with their values; connect each to its tools, and outputs to inputs."""
-        makers = {made.mfid: (activity, made.role) for activity in self.steps for made in activity.made}
-        inputs: dict[str, Reference] = {}
-        for activity in self.steps:
-            key = activity.function, activity.code
-            tool, step = self._tools[key], self.entities[steps[key]["@id"]]
-            passed = [(use.role, use.mfid, self.dataset_id(use.mfid)) for use in activity.used]
-            params = activity.params or {}
-            passed += [(name, "", f"#{activity.id}/param/{quote(name, safe='')}") for name in params]
-            for name, mfid, example in passed:
-                target = self._parameter(tool, "input", name)
-                if mfid in makers:
-                    maker, role = makers[mfid]
-                    source = self._parameter(self._tools[maker.function, maker.code], "output", role)
-                else:
-                    source = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
-                    if source not in inputs:
-                        kind = self.entities[target]["additionalType"]
-                        inputs[source] = self._add_parameter(source, f"{tool['name']}: {name}", kind)
-                    self._add_example(source, example)
-                    self._parameter_values[example] = None
-                self._connect(step, source, target)
-        return list(inputs.values())
-
-    def _add_parameter(self, parameter_id: str, name: str, kind: str) -> Reference:
-        return self.add(parameter_id, "FormalParameter", name, additionalType=kind, workExample=[])
-
-    def _add_example(self, parameter: str, example: str) -> None:
-        """Link a value or dataset and the parameter for which it was passed, once."""
-        examples = self.entities[parameter]["workExample"]
+        """Link a value or dataset and the parameter of the tool for which it was passed, once."""
+        parameter = f"{tool['@id']}/{direction}/{quote(name, safe='')}"
+        if parameter not in self.by_id:
+            about: Entity = {"additionalType": kind, "workExample": []}
+            tool[direction].append(self.add(parameter, "FormalParameter", name, **about))
+        examples = self.by_id[parameter]["workExample"]
         if reference(example) not in examples:
             examples.append(reference(example))
-            self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter))
+            self.by_id[example].setdefault("exampleOfWork", []).append(reference(parameter))
+        return reference(example)
 
-    def _connect(self, step: Entity, source: str, target: str) -> None:
-        connection_id = (
-            f"{step['@id']}/connection/{quote(source.lstrip('#'), safe='')}/{quote(target.rpartition('/')[2], safe='')}"
-        )
-        if connection_id not in self.entities:
-            ends = {"sourceParameter": reference(source), "targetParameter": reference(target)}
-            name = f"{self.entities[source]['name']} to {self.entities[target]['name']}"
-            connection = self.add(connection_id, "ParameterConnection", name, **ends)
-            step.setdefault("connection", []).append(connection)
+    def add(self, entity_id: str, kind: str | list[str], name: str, **fields: Any) -> Reference:
+        """Add an entity of a kind to the crate and return a reference to it."""
+        return self.add_entity({"@id": entity_id, "@type": kind, "name": name, **fields})
 
-    @staticmethod
-    def _parameter(tool: Entity, direction: str, name: str) -> str:
-        """Return the id of a parameter of a tool."""
-        return f"{'' if tool['@id'].startswith('#') else '#'}{tool['@id']}/{direction}/{quote(name, safe='')}"
+    def add_entity(self, entity: Entity) -> Reference:
+        """Add an entity to the crate and return a reference to it."""
+        self.by_id[entity["@id"]] = entity
+        return reference(entity["@id"])
 
-    def _add_run(self, controls: list[Reference]) -> None:
-        """Add the execution of the whole workflow, and the engine that organized it."""
-        made = {made.mfid: None for activity in self.steps for made in activity.made}
-        used = {use.mfid: None for activity in self.steps for use in activity.used}
-        values = [name for name in self._parameter_values if self.entities[name]["@type"] == "PropertyValue"]
-        organization = self.add(
-            "#organization-of-the-run",
-            "OrganizeAction",
-            "organization of the run",
-            instrument=self.add(
-                ENGINE, "SoftwareApplication", "crucible-lineage", url=ENGINE, version=self.header.version
-            ),
-            object=[*controls, self._add_configuration()],
-            result=self.add(
-                "#run",
-                "CreateAction",
-                f"execution of the workflow of {self.header.name}",
-                description="All executions of steps that this lineage shows.",
-                instrument=reference(WORKFLOW),
-                startTime=min(filter(None, (instant(step.started, "milliseconds") for step in self.steps)), default=""),
-                endTime=max(filter(None, (instant(step.ended, "milliseconds") for step in self.steps)), default=""),
-                agent=self.root["author"][0],
-                actionStatus=DONE,
-                object=[*(self.any_ref(mfid) for mfid in used if mfid not in made), *map(reference, values)],
-                result=[self.any_ref(mfid) for mfid in made],
-                containerImage=next(filter(None, map(self._container, self.steps)), ""),
-            ),
-        )
-        self.root["mentions"] += [reference("#run"), organization]
+    def add_text(self, file: TextFile) -> None:
+        """Add a text file as a part of the crate."""
+        is_preview = file.path == PREVIEW  # RO-Crate does not count the preview among the data
+        entity: Entity = {"@id": quote(file.path), "@type": "CreativeWork" if is_preview else "File", "name": file.name}
+        entity["encodingFormat"] = media_type(file.path)
+        entity["contentSize"] = str(len(utf8(file.text))) if file.text else ""
+        if file.path in ("README.md", PREVIEW):
+            entity["about"] = reference("./")
+        part = self.add_entity(entity)
+        self.root["hasPart"] += [] if is_preview else [part]
 
-    def _add_configuration(self) -> Reference:
-        """Add the declared options for running the steps that are not part of their recipes."""
-        steps = {
-            activity.id: {
-                "step": activity.step,
-                "pipeline": activity.pipeline,
-                "run": activity.run,
-                **(activity.declared or {}),
-            }
-            for activity in self.steps
+    def agent(self, agent: ExportedAgent) -> Reference:
+        """Add a person or service account."""
+        if agent.is_service:
+            about = {"url": self.header.crucible_url, "description": "a service account"}
+            return self.add(f"#agent-{quote(agent.id, safe='')}", "Organization", agent.name, **about)
+        local_id = f"#agent-{quote(agent.id or agent.name, safe='')}"
+        entity_id = f"https://orcid.org/{agent.id}" if is_orcid(agent.id) else local_id
+        return self.add(entity_id, "Person", agent.name, affiliation=reference("#crucible"))
+
+    def creator(self, creator: Creator) -> Reference:
+        """Add a stated creator of data."""
+        local_id = f"#creator-{quote(creator.name, safe='')}"
+        return self.add(f"https://orcid.org/{creator.orcid}" if creator.orcid else local_id, "Person", creator.name)
+
+    def license(self, stated: str) -> Reference:
+        """Add a licence, or that none is stated."""
+        if not stated:
+            licences = sorted({rights.license for rights in self.lineage.rights.values() if rights.license})
+            partial = f"Some of the datasets have one of their own: {', '.join(licences)}. " if licences else ""
+            note = f"{partial}No licence was stated for all of this when it was exported; ask the people named here."
+            return self.add("#license", "CreativeWork", "not stated", description=note)
+        iri = license_iri(stated) or f"#license-{quote(stated, safe='')}"
+        return self.add(iri, "CreativeWork", stated, description="the licence as stated")
+
+    def dataset_id(self, mfid: str) -> str:
+        """Return the id of a dataset: the folder of its files if they are in the crate."""
+        paths = [file.path for file in self.lineage.files.get(mfid, ()) if file.path]
+        return f"{quote('/'.join(paths[0].split('/')[:2]))}/" if paths else f"#{mfid}"
+
+    def any_ref(self, mfid: str) -> Reference:
+        """Return the reference to a dataset, a sample or a hidden node."""
+        return reference(f"#{mfid}" if self.lineage.nodes[mfid].kind == "sample" else self.dataset_id(mfid))
+
+    def _add_header(self) -> None:
+        header = self.header
+        note = "The Crucible that the records were read from; agents have their accounts there."
+        about = {"url": header.crucible_url, "description": note}
+        crucible = self.add("#crucible", "Organization", header.crucible_name, **about)
+        url = header.crucible_url
+        publisher = self.add("#publisher", "Organization", header.publisher, url=url) if header.publisher else crucible
+        self.root = {
+            "name": header.name,
+            "description": header.description,
+            "datePublished": header.published,
+            "license": self.license(self.rights.license),
+            "copyrightNotice": self.rights.holder,
+            "publisher": publisher,
+            "hasPart": [],
+            "mentions": [],
         }
-        content = json.dumps({"format": "crucible-lineage/configuration/1", "executions": steps}, indent=1) + "\n"
-        file = TextFile("configuration.json", "how the steps were declared to run", content)
-        self.texts.append(file)
-        self.add_text(file)
-        return reference(file.path)
+        agents = dict.fromkeys(activity.agent for activity in self.lineage.activities if activity.agent)
+        people = [self.creator(creator) for creator in self.rights.creators] or [self.agent(agent) for agent in agents]
+        self.root["author"] = people or [publisher]
+
+    def _add_node(self, node: Node) -> None:
+        if node.kind == "sample":
+            self.add(f"#{node.id}", "Thing", node.name, description=node.data_type)
+            return
+        entity: Entity = {"@id": self.dataset_id(node.id), "@type": "Dataset", "name": node.name}
+        if node.kind != "hidden":
+            record = node.record or {}
+            entity["identifier"] = node.id
+            entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.state)))
+            if node.doubt:
+                entity["creativeWorkStatus"] = "doubtful"
+                statement = node.doubt.statement
+                words = f"{statement.about} is on hold {statement.attribution}"
+                about = {"dateCreated": instant(statement.when), "text": words, "identifier": statement.mfid}
+                name = f"{statement.verb}: {statement.why}"
+                entity["subjectOf"] = [self.add(f"#{statement.mfid}", "CreativeWork", name, **about)]
+            rights = self.lineage.rights.get(node.id, Rights())
+            licence = self.license(rights.license) if rights.license else ""
+            people = [self.creator(creator) for creator in rights.creators]
+            entity |= {"license": licence, "author": people, "copyrightNotice": rights.holder}
+            taken = measured_at(record)
+            entity["dateCreated"] = instant(taken.isoformat() if taken else str(record.get("creation_time") or ""))
+            entity["hasPart"] = [
+                self.add(
+                    quote(file.path) or f"#{node.id}-file-{number}",
+                    "File",
+                    file.name,
+                    description=f"not included: {file.why_absent}" if file.why_absent else "",
+                    contentSize=str(file.size) if file.size is not None else "",
+                    sha256=file.sha256,
+                    encodingFormat=media_type(file.name),
+                    license=licence,
+                )
+                for number, file in enumerate(self.lineage.files.get(node.id, ()), 1)
+            ]
+        self.root["hasPart"].append(self.add_entity(entity))
 
 
 def _compact(entity: Entity) -> Entity:
     """Remove empty values, and unwrap lists of one value, as RO-Crate requires."""
     filled = {key: value for key, value in entity.items() if value not in ("", None, [])}
     return {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in filled.items()}
+
+
+def reference(identifier: str) -> Reference:
+    """Refer to an entity from the properties of another."""
+    return {"@id": identifier}
+
+
+def readme_text(header: CrateHeader, lineage: ExportedLineage, extras: Sequence[TextFile]) -> str:
+    """Return the text of README.md, with markup in names escaped; it names the files that are not included."""
+    rights = lineage.rights.get(header.about, Rights())
+    listed = [f"- `{file.path}`: {escape(plain(file.name))}" for file in extras if "/" not in file.path]
+    about = [f"# {escape(plain(header.name))}", "", escape(plain(header.description)), ""]
+    machine = f"`{METADATA}` describes everything here for programs (RO-Crate, https://w3id.org/ro/crate)."
+    about += [*(f"- {escape(plain(line))}" for line in rights.lines()), ""] if rights != Rights() else []
+    absent = [
+        f"- not included: {escape(plain(f'{mfid}: {file.why_absent}'))}"
+        for mfid, files in lineage.files.items()
+        for file in files
+        if file.why_absent
+    ]
+    return "\n".join([*about, machine, "", *listed, *absent]).rstrip() + "\n"
+
+
+def utf8(content: str) -> bytes:
+    """Encode a text. Lone surrogates, which UTF-8 cannot represent, are escaped as in JSON."""
+    return content.encode("utf-8", "backslashreplace")
+
+
+def media_type(name: str) -> str:
+    """Return the media type of a file name by its extension."""
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -94,7 +94,6 @@ class ExportedActivity:
     by_hand: bool = False
     note: str = ""
     program: Record | None = None
-    declared: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,6 @@ def _activity(node: Node, nodes: Container[str]) -> ExportedActivity | None:
         by_hand="step" not in activity_record,
         note=text(activity_record.get("note")),
         program=mapping(code.get("program")) or None,
-        declared=mapping(activity_record.get("declared")) or None,
     )
     # All outputs of one execution have the same id; without times, each output has its own.
     identity: list[object] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
