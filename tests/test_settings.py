@@ -67,9 +67,8 @@ def test_a_key_that_no_request_could_carry_is_refused_alike_wherever_it_is_given
     refusal = "cannot be sent: it must be one line of visible ASCII characters, without blanks"
     with pytest.raises(InputError, match=f"the API key {refusal}"):
         CrucibleClient("http://x.test", key)
-    if key:
-        served = CliRunner(env={"CRUCIBLE_LINEAGE_SERVE_KEY": key}).invoke(main, ["serve", "--data", str(tmp_path)])
-        assert (served.exit_code, f"the API key {refusal}" in served.stderr) == (2, True), served.stderr
+    served = CliRunner().invoke(main, ["serve", "--api-key", key, "--data", str(tmp_path)])
+    assert (served.exit_code, f"the API key {refusal}" in served.stderr) == (2, True), served.stderr
     file = tmp_path / "key"
     file.write_text(key, encoding="utf-8")
     with pytest.raises(InputError, match=f"the key in {file} {refusal}"):

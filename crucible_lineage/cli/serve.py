@@ -38,12 +38,13 @@ def serve_command(
     data: Annotated[Path | None, option("Data folder.", metavar="DIR", kind=DATA_FOLDER)] = None,
     host: Annotated[str, option("")] = "127.0.0.1",
     port: Annotated[int, option("0: a free one.", kind=click.IntRange(0, 65535))] = 0,
-    api_key_file: Annotated[
-        Path | None, option(
-            "A file with a key of the first user (or CRUCIBLE_LINEAGE_SERVE_KEY). By default one is made and kept.",
-            exists=True,
+    api_key: Annotated[
+        str | None, option(
+            "A key of the first user. Process listings show it: prefer --api-key-file or CRUCIBLE_LINEAGE_SERVE_KEY. "
+            "By default one is made and kept.", metavar="KEY",
         )
     ] = None,
+    api_key_file: Annotated[Path | None, option("A file that contains only that key.", exists=True)] = None,
     certfile: Annotated[Path | None, option("TLS certificate.", exists=True)] = None,
     keyfile: Annotated[Path | None, option("Its private key.", exists=True, needs="certfile")] = None,
 ) -> None:  # fmt: skip
@@ -55,8 +56,10 @@ def serve_command(
     from crucible_lineage.web.app import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
-    given = os.environ.get("CRUCIBLE_LINEAGE_SERVE_KEY")
-    key = key_in(api_key_file) if api_key_file else valid_key(given) if given else None
+    if api_key_file is not None and api_key is not None:
+        raise InputError("--api-key and --api-key-file both name a key; give one of them")
+    given = api_key if api_key is not None else os.environ.get("CRUCIBLE_LINEAGE_SERVE_KEY") or None
+    key = key_in(api_key_file) if api_key_file is not None else None if given is None else valid_key(given)
     if certfile:
         _check_certificate(certfile, keyfile)
     for warning in _warnings(host, key, secure=certfile is not None):

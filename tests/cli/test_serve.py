@@ -74,7 +74,7 @@ def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, cont
 def test_it_warns_about_keys_that_others_can_read_or_guess(
     serving: Any, host: str, key: str, expected: list[str]
 ) -> None:
-    url, end = serving("--host", host, CRUCIBLE_LINEAGE_SERVE_KEY=key)
+    url, end = serving("--host", host, "--api-key", key)
     assert url
     warnings = [line for line in end().splitlines() if line.startswith("warning: ")]
     assert len(warnings) == len(expected)

@@ -47,10 +47,19 @@ def test_official_integration_tests_all_pass_and_none_is_skipped(official_tests:
     certificate = authority.issue_cert("127.0.0.1", "localhost")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-    serve = [sys.executable, "-m", "crucible_lineage", "serve", "--json", "--data", str(tmp_path)]
-    with_key = os.environ | {"CRUCIBLE_LINEAGE_SERVE_KEY": "the-key"}
+    serve = [
+        sys.executable,
+        "-m",
+        "crucible_lineage",
+        "serve",
+        "--json",
+        "--api-key",
+        "the-key",
+        "--data",
+        str(tmp_path),
+    ]
     tls = ["--certfile", str(tmp_path / "server.pem"), "--keyfile", str(tmp_path / "server.pem")]
-    with subprocess.Popen([*serve, *tls], env=with_key, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen([*serve, *tls], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             environment = os.environ | {

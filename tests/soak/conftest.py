@@ -177,10 +177,9 @@ class Site:
             "DO_NOT_TRACK": "1",
             "CRUCIBLE_API_URL": self.url,
             "CRUCIBLE_API_KEY": KEY,
-            "CRUCIBLE_LINEAGE_SERVE_KEY": KEY,
         }
         serve = ["crucible_lineage", "serve", "--data", str(folder / "service"), "--port", str(ports[0])]
-        self.service = self._part("service", *serve)
+        self.service = self._part("service", *serve, "--api-key", KEY)
         self.server = self._part("prefect", "prefect", "server", "start", "--host", "127.0.0.1")
         self.watcher = self._part(
             "watcher", "crucible_lineage", "watch", "--project", "lab", "--folder", str(self.inbox), "--every", "1",

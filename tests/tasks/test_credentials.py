@@ -35,7 +35,7 @@ def service(tmp_path: Path, begin: Any) -> Iterator[str]:
     """Provide the address of a shared embedded Crucible, with a key and the project lab."""
     from crucible_lineage.client import CrucibleClient
 
-    serving = begin("serve", "--data", tmp_path / "service", "--json", environment={"CRUCIBLE_LINEAGE_SERVE_KEY": KEY})
+    serving = begin("serve", "--data", tmp_path / "service", "--json", "--api-key", KEY)
     url = json.loads(serving.stdout.readline())["url"]
     with CrucibleClient(url, KEY) as client:
         lead = client.account.whoami().user_unique_id

@@ -39,8 +39,7 @@ def serving(command: Sequence[str]) -> Iterator[str]:
 @contextmanager
 def _crucible(folder: Path) -> Iterator[str]:
     """The address of an embedded Crucible with the project of the runs, in a process of its own."""
-    key = f"CRUCIBLE_LINEAGE_SERVE_KEY={KEY}"
-    with serving(["env", key, *PROGRAM, "serve", "--data", str(folder), "--json"]) as url:
+    with serving([*PROGRAM, "serve", "--data", str(folder), "--json", "--api-key", KEY]) as url:
         with CrucibleClient(url, KEY) as client:
             client.projects.create({"project_id": "bench", "organization": "MF", "project_lead": "local"})
         yield url
