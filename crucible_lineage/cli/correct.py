@@ -89,7 +89,9 @@ def register_command(
         session.ensure_project(project)
         dataset = register_raw(raw, declared, name or files[0].name, session, note, supersedes)
     if old is not None and not old.superseded_by:
-        _supersede(session, old, project, dataset.mfid)
+        slots = old.summary.status.slots.items()
+        claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
+        make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
     return _registered(raw, found, dataset)
 
 
@@ -106,13 +108,6 @@ def _replace(session: Session, old: str, files: Sequence[Path], note: str) -> Do
     new = replace_measured(session, old, files, note)
     document = {**new.to_json(), "registered": True, "parents": [], "replaces": old}
     return Done(document, [f"{new.mfid}  {new.name}  replaces {old}"])
-
-
-def _supersede(session: Session, old: Standing, project: str, mfid: str) -> None:
-    """Let a dataset made manually fill the slots of a result."""
-    slots = old.summary.status.slots.items()
-    claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
-    make_current_now(session.mirror, session.client, project, mfid, claims)
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Standing:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -65,14 +64,12 @@ def run_with_engine(
         planned = plan_for_run(pipeline, session, progress.listen, choice)
     if is_on_prefect and not planned.is_done:
         return _run_on_prefect(pipeline, session, progress, dict(overrides), choice, planned)
-    make = partial(_engine, LOCAL if engine in (AUTO, PREFECT) else engine, session, jobs)
+
+    def make() -> Engine:  # called only if the run has something to do
+        made: Engine = engine_entry(LOCAL if engine in (AUTO, PREFECT) else engine).load()(session, jobs)
+        return made
+
     return plan_and_run(pipeline, session, make, progress.listen, choice, progress.stop, planned=planned)
-
-
-def _engine(name: str, session: Session, jobs: int) -> Engine:
-    """Load an engine and create it. Called only if a run has something to do."""
-    engine: Engine = engine_entry(name).load()(session, jobs)
-    return engine
 
 
 def engine_entry(name: str) -> EntryPoint:
