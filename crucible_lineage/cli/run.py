@@ -331,7 +331,7 @@ def reproduce_command(
     for code of others without consent.
     """
     from crucible_lineage.remake.driver import Options
-    from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, restore, sampled
+    from crucible_lineage.remake.reproduce import code_to_show, reproduce, restore, sampled
 
     bundle = _bundle(results, project, keep, restored=restored)
 
@@ -344,7 +344,7 @@ def reproduce_command(
     if project:
         mfids = sampled(session, project, sample or 1)
     if show_code:
-        shown = list(code_to_show(session, mfids, bundle))
+        shown = list(code_to_show(session, bundle or mfids))
         return Done({"code": shown}, [line for text in shown for line in text.splitlines()])
     if accounts and mfids:
         accounts = [*account_ids(session, project or project_of(session, mfids, "reproduce"), accounts)]
@@ -353,10 +353,9 @@ def reproduce_command(
         return _restored(
             [file for mfid in mfids for file in restore(session, mfid, folders, options, progress, consent)]
         )
-    if bundle:
-        return _reproduced(reproduce_bundle(session, bundle, options, progress, keep, consent))
-    announce(session)
-    return _reproduced(reproduce_datasets(session, mfids, options, progress, keep, consent))
+    if not bundle:
+        announce(session)
+    return _reproduced(reproduce(session, bundle or mfids, options, progress, keep, consent))
 
 
 def _reproduced(found: Sequence[Reproduced]) -> Done:

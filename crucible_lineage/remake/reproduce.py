@@ -25,10 +25,9 @@ from crucible_lineage.provenance.recipe import gives_id
 from crucible_lineage.provenance.record import contradictions, read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.attempts import known_to_vary
 from crucible_lineage.remake.confine import RemakeError, files_in, unpack
-from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, PLAN, Options, Outcome, remake
-from crucible_lineage.remake.kit import MANIFEST, RECORDS, KitStep, kept_bytes, write_kit
+from crucible_lineage.remake.driver import NOT_MADE, PLAN, Options, Outcome, remake
+from crucible_lineage.remake.kit import MANIFEST, RECORDS, BytesOf, FileOf, KitStep, kept_bytes, write_kit
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.consent import Consent, RecordedCode, recorded_code
@@ -40,73 +39,61 @@ MOST_FINDINGS = 5  # chosen: in a message
 MOST_SHOWN = 1 << 20  # chosen: bytes that are printed of a source file
 
 
-def reproduce_datasets(
+@dataclass(frozen=True)
+class Remakable:
+    """Results `mfids` with the steps to be made again for them, the code of each, and where what these need is."""
+
+    mfids: Sequence[str]
+    steps: Sequence[KitStep]
+    codes: Sequence[RecordedCode]
+    file_of: FileOf
+    bytes_of: BytesOf
+    compared_with: str
+
+
+def reproduce(
     session: Session,
-    mfids: Sequence[str],
+    asked: Sequence[str] | Path,
     options: Options,
     report: Callable[[str], None],
     keep: Path | None = None,
     consent: Consent | None = None,
 ) -> list[Outcome]:
-    """Make these results again, with `options.is_all` all their ancestors, too.
+    """Make results, or what a bundle is about, again, with `options.is_all` all their ancestors, too.
 
-    The new files stay in the folder `keep`, if given. Raises InputError if no step made one of the results, or if
-    one is of others, without `consent`.
-    """
-    outputs, codes = _outputs(session, mfids, is_all=options.is_all)
-    (consent or Consent()).require(session, codes)
-    with _folder(session) as name:
-        write_kit(
-            *(name / "kit", mfids[0], outputs),
-            lambda mfid, file: cached_file(DatasetRef(mfid, mfid, (file,)), file, session),
-            lambda kept: kept_bytes(session, kept),
-        )
-        outcomes = _remake(name / "kit", mfids, options, keep or name / "made", report)
-    _note_history(session, outcomes, {output.mfid: output.metadata for output in outputs})
-    return outcomes
-
-
-def reproduce_bundle(
-    session: Session,
-    bundle: Path,
-    options: Options,
-    report: Callable[[str], None],
-    keep: Path | None = None,
-    consent: Consent | None = None,
-) -> list[Outcome]:
-    """Make the result that a bundle is about again, with `options.is_all` all in it, by this program alone.
-
-    Of the bundle only what its records name by SHA-256 is used. Raises InputError if it does not lead to its ids, or
-    without consent to the code.
+    The new files stay in the folder `keep`, if given. Of a bundle only what its records name by SHA-256 is used, by
+    this program alone. Raises InputError if no step made one of the results, if the bundle does not lead to its ids,
+    or for code of others without `consent`.
     """
     with _folder(session) as name:
-        opened = open_bundle(bundle, name / "bundle")
-        codes = [code for code in opened.codes if options.is_all or code.mfid == opened.about]
+        found = _found(session, asked, name, is_all=options.is_all)
+        codes = [code for code in found.codes if options.is_all or code.mfid in found.mfids]
         (consent or Consent()).require(session, codes)
-        files = opened.files
-        write_kit(
-            *(name / "kit", opened.about, opened.outputs, lambda _, file: files.get(file.sha256)), opened.kept_bytes
-        )
-        outcomes = _remake(name / "kit", [opened.about], options, keep or name / "made", report)
+        write_kit(name / "kit", found.mfids[0], found.steps, found.file_of, found.bytes_of)
+        outcomes = _remake(name / "kit", found.mfids, options, keep or name / "made", report)
     for outcome in outcomes:
-        outcome.compared_with = f"the bundle whose manifest has the SHA-256 {opened.sha256}"
+        outcome.compared_with = found.compared_with
     return outcomes
 
 
-def code_to_show(session: Session, mfids: Sequence[str], bundle: Path | None) -> Iterator[str]:
+def code_to_show(session: Session, asked: Sequence[str] | Path) -> Iterator[str]:
     """Yield what making these results, or all of a bundle, again would run: its authors, its call, its source files."""
     with _folder(session) as name:
-        opened = open_bundle(bundle, name / "bundle") if bundle else None
-        outputs, codes = (opened.outputs, opened.codes) if opened else _outputs(session, mfids, is_all=False)
-        for output, code in zip(outputs, codes, strict=True):
-            yield f"{code}, with {json.dumps(output.record.recipe['params'], ensure_ascii=False)}"
-            if (archive := output.record.activity.code.archive) is None:
+        found = _found(session, asked, name, is_all=False)
+        for step, code in zip(found.steps, found.codes, strict=True):
+            yield f"{code}, with {json.dumps(step.record.recipe['params'], ensure_ascii=False)}"
+            if (archive := step.record.activity.code.archive) is None:
                 continue
-            content = opened.kept_bytes(archive) if opened else kept_bytes(session, archive)
-            with zipfile.ZipFile(io.BytesIO(content)) as source:
+            with zipfile.ZipFile(io.BytesIO(found.bytes_of(archive))) as source:
                 for entry in source.infolist():
                     text = source.open(entry).read(MOST_SHOWN).decode(errors="replace")
                     yield f"# {entry.filename}, {entry.file_size} bytes\n{text}"
+
+
+def _found(session: Session, asked: Sequence[str] | Path, scratch: Path, *, is_all: bool) -> Remakable:
+    if isinstance(asked, Path):
+        return _of_bundle(asked, scratch / "bundle")
+    return _of_crucible(session, asked, is_all=is_all)
 
 
 @contextmanager
@@ -152,7 +139,7 @@ def restore(
         copies = {sha256: _copy(session, sha256, folders, name) for sha256 in lost.values()}
         send({sha256: path for sha256, path in copies.items() if path})
         if lost and record is not None and record.as_step is not None:
-            (outcome,) = reproduce_datasets(session, [mfid], options, report, name / "made", consent)
+            (outcome,) = reproduce(session, [mfid], options, report, name / "made", consent)
             if outcome.verdict == NOT_MADE:
                 raise InputError(f"reproduce {mfid}: {outcome.note or next(outcome.lines(), '')}")
             report("\n".join(outcome.lines()))
@@ -170,19 +157,6 @@ def _copy(session: Session, sha256: str, folders: Sequence[Path], scratch: Path)
         paths.append(scratch / name)
         paths[-1].write_bytes(content)
     return next((path for path in paths if path.is_file() and file_sha256(path) == sha256), None)
-
-
-def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, object]]) -> None:
-    """Add as the first cause of a difference that the step is known to be non-deterministic."""
-    for outcome in outcomes:
-        if (
-            outcome.is_good
-            or outcome.verdict == NOT_MADE
-            or any(NOT_DETERMINISTIC in cause for cause in outcome.causes)
-        ):
-            continue
-        reasons = (known_to_vary(session, mfid, {"scientific_metadata": metadata[mfid]}) for mfid in outcome.mfids)
-        outcome.causes[:0] = [reason for reason in reasons if reason][:1]
 
 
 def sampled(session: Session, project: str, count: int) -> list[str]:
@@ -206,9 +180,9 @@ def _remake(
     return outcomes
 
 
-def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[list[KitStep], list[RecordedCode]]:
-    """Return these results, with `is_all` their ancestors, too, and the code that makes each again."""
-    outputs: list[KitStep] = []
+def _of_crucible(session: Session, mfids: Sequence[str], *, is_all: bool) -> Remakable:
+    """Return these results, with `is_all` their ancestors, too."""
+    steps: list[KitStep] = []
     codes: list[RecordedCode] = []
     waiting, seen = list(mfids), set[str]()
     while waiting:
@@ -226,44 +200,21 @@ def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[l
                 complete = whole_record(session.client, mfid, step)
             except ChecksumError as error:
                 raise InputError(f"reproduce {mfid}: {error}") from error
-            outputs.append(KitStep(mfid, complete, dataset.scientific_metadata or {}))
+            steps.append(KitStep(mfid, complete, dataset.scientific_metadata or {}))
             codes.append(recorded_code(dataset, complete))
             waiting += complete.parents if is_all else ()
-    return outputs, codes
+    return Remakable(
+        *(mfids, steps, codes, lambda mfid, file: cached_file(DatasetRef(mfid, mfid, (file,)), file, session)),
+        *(lambda kept: kept_bytes(session, kept), Outcome.compared_with),
+    )
 
 
-@dataclass(frozen=True)
-class OpenedBundle:
-    """A bundle whose files are those of its manifest, of which `sha256` is the SHA-256: its files by their own.
+def _of_bundle(bundle: Path, folder: Path) -> Remakable:
+    """Return what a bundle is about and all its steps, unpacked into a folder unless it is one.
 
-    `outputs` are its results of steps, whose recipes give their ids.
+    A bundle proves no account: its maker, named by the SHA-256 of its manifest, answers for the code. Raises InputError
+    unless the files are those of the manifest, and recipes and records agree and give the ids.
     """
-
-    about: str
-    sha256: str
-    files: Mapping[str, Path]
-    outputs: Sequence[KitStep]
-
-    @property
-    def codes(self) -> list[RecordedCode]:
-        """The code of each output. A bundle proves no account: its maker answers for it."""
-        return [
-            RecordedCode(
-                *(output.mfid, output.record.declared_step, output.record.activity.function, frozenset({self.sha256})),
-                f"the maker of the bundle, who names {output.record.agent.username}",
-            )
-            for output in self.outputs
-        ]
-
-    def kept_bytes(self, kept: KeptFile) -> bytes:
-        """Return source or environment by the hash in a record. InputError if it does not hold them."""
-        if kept.sha256 not in self.files:
-            raise InputError(f"the bundle has no file with the SHA-256 {kept.sha256}")
-        return self.files[kept.sha256].read_bytes()
-
-
-def open_bundle(bundle: Path, folder: Path) -> OpenedBundle:
-    """Unpack a bundle into a folder, or take one that is a folder. InputError unless it leads to its ids."""
     try:
         if bundle.is_file():
             unpack(bundle, folder)
@@ -278,14 +229,14 @@ def open_bundle(bundle: Path, folder: Path) -> OpenedBundle:
             for name, sha256 in hashes.items()
             if name not in present or file_sha256(present[name]) != sha256
         ]
-        outputs: list[KitStep] = []
+        steps: list[KitStep] = []
         for name in [] if faults else [name for name in hashes if name.startswith(f"{RECORDS}/")]:
             mfid, metadata = Path(name).stem, json.loads(present[name].read_bytes()).get("scientific_metadata")
             record = read_record(metadata)
             if record is not None and record.is_whole:
                 faults += [] if gives_id(record.recipe, mfid) else [f"{mfid} is not the id of its recipe"]
                 faults += [f"{mfid}: its record contradicts itself in {part}" for part in contradictions(record)]
-                outputs += [KitStep(mfid, step, metadata)] if (step := record.as_step) else []
+                steps += [KitStep(mfid, step, metadata)] if (step := record.as_step) else []
     except (OSError, RemakeError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"reproduce {bundle}: it is no bundle: {error}") from error
     if faults:
@@ -293,5 +244,19 @@ def open_bundle(bundle: Path, folder: Path) -> OpenedBundle:
             f"reproduce {bundle}: it does not lead to its ids, so nothing of it was run: "
             f"{shortened(faults, MOST_FINDINGS)}; get it from its maker again"
         )
-    files = {sha256: present[name] for name, sha256 in hashes.items()}
-    return OpenedBundle(about, hashlib.sha256(listed).hexdigest(), files, outputs)
+    maker, files = hashlib.sha256(listed).hexdigest(), {sha256: present[name] for name, sha256 in hashes.items()}
+
+    def kept(file: KeptFile) -> bytes:
+        if file.sha256 not in files:
+            raise InputError(f"the bundle has no file with the SHA-256 {file.sha256}")
+        return files[file.sha256].read_bytes()
+
+    codes = [
+        RecordedCode(
+            *(step.mfid, step.record.declared_step, step.record.activity.function, frozenset({maker})),
+            f"the maker of the bundle, who names {step.record.agent.username}",
+        )
+        for step in steps
+    ]
+    compared_with = f"the bundle whose manifest has the SHA-256 {maker}"
+    return Remakable([about], steps, codes, lambda _, file: files.get(file.sha256), kept, compared_with)

@@ -12,7 +12,7 @@ import pytest
 from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage.records import SURROUNDINGS
 from crucible_lineage.remake.driver import Options
-from crucible_lineage.remake.reproduce import BUILT, restore
+from crucible_lineage.remake.reproduce import restore
 from crucible_lineage.statements.consent import Consent
 
 HERE = "its step, run again"
@@ -29,7 +29,7 @@ def damage(made: Any, mfid: str, name: str) -> bytes:
 
 def restored(made: Any, mfid: str, *folders: Path) -> list[tuple[str, str]]:
     """Return the file and its source, of each that was lost."""
-    options = Options(here=True, environments=made.session.settings.data / BUILT)
+    options = Options(here=True, environments=made.session.settings.data / "environments")
     found = restore(made.session, mfid, folders, options, lambda _: None, Consent())
     return [(file.filename, file.source) for file in found]
 

@@ -76,20 +76,6 @@ def test_other_bytes_of_the_same_recipe_are_remembered(made: dict[str, str], lab
     assert asked(session, "show", made["twice"])["not_deterministic"] is None
 
 
-def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:
-    """The step now gives the same twice, but gave something else before."""
-    ask(session, "run", lab.pipeline, "--engine", "local", "--force", "drawn")
-    from crucible_lineage.remake.compare import DIFFERS
-    from crucible_lineage.remake.driver import Outcome
-    from crucible_lineage.remake.reproduce import _note_history
-
-    metadata = session.client.datasets.get(made["drawn"], include_metadata=True).scientific_metadata
-    outcome = Outcome("drawn", [made["drawn"]], DIFFERS, causes=["numpy is 2 here"])
-    _note_history(session, [outcome], {made["drawn"]: metadata or {}})
-    assert outcome.causes[0].startswith(f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes")
-    assert outcome.causes[1:] == ["numpy is 2 here"]
-
-
 def test_results_are_kept_in_a_relative_folder_and_chosen_from_a_project(
     made: dict[str, str], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

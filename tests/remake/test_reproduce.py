@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.compare import DIFFERS, IDENTICAL, WITHIN
 from crucible_lineage.remake.driver import FAILED, NOT_MADE, Options, Outcome
 from crucible_lineage.remake.kit import _runtime
-from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets
+from crucible_lineage.remake.reproduce import reproduce
 from crucible_lineage.session import Session
 from tests.nights import by_night
 from tests.runs import run
@@ -138,10 +138,10 @@ def again(session: Session, made: RunResult, lab: Any) -> Callable[..., Outcome]
     """Make the result of a step again in this environment, without the laboratory's code."""
     shutil.rmtree(lab.folder)
 
-    def reproduce(step: str, output: str = "out", options: Options = HERE) -> Outcome:
-        return reproduce_datasets(session, [made.datasets[step][output]], options, lambda _: None)[0]
+    def made_again(step: str, output: str = "out", options: Options = HERE) -> Outcome:
+        return reproduce(session, [made.datasets[step][output]], options, lambda _: None)[0]
 
-    return reproduce
+    return made_again
 
 
 def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Outcome], made: RunResult) -> None:
@@ -162,7 +162,7 @@ def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Out
 
 def test_all_are_made_from_the_measured_files_on(session: Session, made: RunResult) -> None:
     options = Options(here=True, is_all=True)
-    found = reproduce_datasets(session, [made.datasets["joined"]["out"]], options, lambda _: None)
+    found = reproduce(session, [made.datasets["joined"]["out"]], options, lambda _: None)
     assert [(outcome.name, outcome.verdict) for outcome in found] == [
         (n, IDENTICAL) for n in ("scaled", "split", "joined")
     ]
@@ -193,13 +193,13 @@ def test_what_cannot_be_made_again_says_why(lab: Any, session: Session, monkeypa
         return plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda _: None)
 
     first = run()
-    (found,) = reproduce_datasets(session, [first.datasets["secret"]["out"]], HERE, lambda _: None)
+    (found,) = reproduce(session, [first.datasets["secret"]["out"]], HERE, lambda _: None)
     assert (found.verdict, found.note) == (NOT_MADE, "its parameter token is secret, and was not kept")
     with pytest.raises(InputError, match="was not made by a step that is recorded"):
-        reproduce_datasets(session, list(first.inputs["first"]), HERE, lambda _: None)
+        reproduce(session, list(first.inputs["first"]), HERE, lambda _: None)
     monkeypatch.setenv("CRUCIBLE_LINEAGE_KEEP", "no")
     lab.declare(lab.pipeline.read_text().replace(":secret,", ":by_clock,").replace(", params: {token: abc}", ""))
-    (found,) = reproduce_datasets(session, [run().datasets["secret"]["out"]], HERE, lambda _: None)
+    (found,) = reproduce(session, [run().datasets["secret"]["out"]], HERE, lambda _: None)
     assert (found.verdict, found.note) == (NOT_MADE, "its source was not kept when it was made")
 
 
@@ -280,7 +280,7 @@ def test_exchanged_source_and_inputs_are_found_and_named(
         shutil.copytree(bundle, copy)
         change(copy)
         with pytest.raises(InputError, match="does not lead to its ids") as error:
-            reproduce_bundle(session, copy, HERE, lambda _: None)
+            reproduce(session, copy, HERE, lambda _: None)
         return str(error.value)
 
     (raw,) = made.inputs["first"]
@@ -341,11 +341,11 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
         monkeypatch.setenv(f"{builder}_FIND_LINKS", str(wheels))
         monkeypatch.setenv(f"{builder}_NO_INDEX", "1")
     built = Options(environments=tmp_path / "environments")
-    (found,) = reproduce_datasets(session, [mfid], built, lambda _: None)
+    (found,) = reproduce(session, [mfid], built, lambda _: None)
     assert (found.verdict, found.environment["packages"]["labtools"]) == (IDENTICAL, "1.0"), found
     monkeypatch.setenv("PYTHONPATH", str(installed(wheels, "2.0", tmp_path / "newer")))
     monkeypatch.setattr("crucible_lineage.remake.confine.PASSED", ("PATH", "PYTHONPATH"))
-    (found,) = reproduce_datasets(session, [mfid], HERE, lambda _: None)
+    (found,) = reproduce(session, [mfid], HERE, lambda _: None)
     assert found.verdict == DIFFERS
     assert found.causes[0] == "labtools is 2.0 here, 1.0 by the record"
     assert FAILED not in found.verdict
