@@ -58,7 +58,7 @@ CREATE INDEX run_by_pipeline ON run (pipeline, started);
 CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
-    tries INTEGER NOT NULL DEFAULT 0, error TEXT, seconds REAL, about TEXT, moved TEXT
+    tries INTEGER NOT NULL DEFAULT 0, error TEXT, about TEXT, moved TEXT
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
@@ -185,8 +185,8 @@ class Journal(LocalDatabase):
     ) -> None:
         """Record that a step of a run ended without a payload of its own: failed, skipped, stopped, overtaken.
 
-        A waiting result keeps its state, which is that of its payload. `facts` are error and seconds; for a failure
-        that counts, also the `name` of the result that was to be made, and the datasets that it is `about`, as JSON.
+        A waiting result keeps its state, which is that of its payload. `facts` are the error, and for a failure
+        that counts the `name` of the result that was to be made, and the datasets that it is `about`, as JSON.
         """
 
         def within(db: sqlite3.Connection) -> None:
@@ -202,13 +202,6 @@ class Journal(LocalDatabase):
                 self._set(db, db.execute(_INSERT, new).lastrowid or 0, state, {**result, **facts})
 
         self.transaction(within)
-
-    def measure(self, run: str, step: str, seconds: float | None) -> None:
-        """Record the duration of the last attempt at a step."""
-        self.write(
-            "UPDATE result SET seconds = ? WHERE id = (SELECT max(id) FROM result WHERE run = ? AND step = ?)",
-            *(seconds, run, step),
-        )
 
     def move_waiting(self, name: str | Iterable[str], state: str, *, is_try: bool = False, **facts: object) -> None:
         """Move a waiting result, or several, to the next state, except those that another process has delivered.
@@ -389,17 +382,6 @@ class Journal(LocalDatabase):
             pipeline,
         )
         return Path(row[0]) if row else None
-
-    def took(self, pipeline: str) -> dict[str, float]:
-        """Return mean seconds per instance of each declared step that was executed in the last runs."""
-        rows = self.rows(
-            "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS declared,"
-            " avg(seconds) FROM result"
-            " WHERE run IN (SELECT id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20)"
-            " AND seconds IS NOT NULL AND state IN (?, ?) GROUP BY declared",
-            *(pipeline, MADE, DELIVERED),
-        )
-        return dict(rows)
 
     def datasets(self, project: str) -> set[str]:
         """Return the MFIDs of all results of a project that runs from this data folder made or used."""

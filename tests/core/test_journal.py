@@ -24,7 +24,7 @@ from crucible_lineage.core.journal import (
 
 ONE, TWO = "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"
 AT = "2026-11-27T12:00:00+00:00"
-NO_FACTS = {"error": None, "seconds": None}
+NO_FACTS = {"error": None}
 
 
 @pytest.fixture
@@ -81,7 +81,6 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
     journal.note_made(made("fit", ONE))
     journal.move_waiting(ONE, OVERTAKEN, error="made of other bytes")
     journal.note_made(made("fit", ONE))
-    journal.measure("r", "fit", 2.5)
     journal.end_step("r", "lab", "plot", SKIPPED, {}, **NO_FACTS)
     journal.end_run("r", "failed")
     assert journal.run_steps("r") == [
@@ -91,8 +90,6 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
     ]
     (run,) = journal.recent_runs("LAB", 5)
     assert (run["outcome"], run["steps"]) == ("failed", {"executed": 1, "skipped": 1, "reused": 1})
-    journal.end_step("r", "lab", "fit[b]", FAILED, {}, error="no lamp", seconds=60.0)
-    assert journal.took("p") == {"fit": 2.5}, "of attempts that were executed"
     assert journal.datasets("lab") == {ONE, TWO}
 
 
@@ -125,12 +122,12 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
     with closing(Journal(path, "here", lambda: "")) as journal:
         assert journal.datasets("lab") <= set(names)
         assert {mfid for row in journal.waiting() for mfid in row.outputs.values()} <= set(names)
-        journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines()
+        journal.recent_runs("lab", 5), journal.pipelines()
 
 
 def fail(journal: Journal, run: str, name: str) -> None:
     journal.begin_run(run, "p", "lab", Path("p.yaml"))
-    facts = {"error": f"{run}: too dark", "seconds": 1.0, "about": json.dumps([TWO])}
+    facts = {"error": f"{run}: too dark", "about": json.dumps([TWO])}
     journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
 
 
@@ -149,5 +146,5 @@ def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
 
 def test_failures_without_a_subject_do_not_count(journal: Journal) -> None:
     journal.begin_run("none", "p", "lab", Path("p.yaml"))
-    journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away", seconds=None)
+    journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away")
     assert journal.failures() == {}

@@ -181,8 +181,8 @@ class Run:
         """Execute and deliver until nothing is left, or nothing more can be done."""
         self._arrived = arrived
         self._own |= {mfid for state in self.steps.values() for mfid in state.mfids}
-        if self.has_work:
-            self._report_planned()
+        if todo := tuple(name for name, state in self.steps.items() if not state.outcome):
+            self.listener(StepEvent("", Outcome.PLANNED, todo=todo))
         idle_since: float | None = None
         try:
             with (
@@ -397,13 +397,6 @@ class Run:
                 self.steps.end(name, Outcome.SKIPPED, self.steps.skip_reason(name, stopped=self.stopped))
 
     # Reports
-
-    def _report_planned(self) -> None:
-        took = self.session.journal.took(self.pipeline.name)
-        todo = {
-            name: took.get(self.instances[name].step.name) for name, state in self.steps.items() if not state.outcome
-        }
-        self.listener(StepEvent("", Outcome.PLANNED, todo=todo))
 
     def report_once(self, outcome: Outcome, message: str, step: str = "") -> None:
         if message not in self._reported:

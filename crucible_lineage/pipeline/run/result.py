@@ -76,7 +76,7 @@ class StepEvent:
     outcome: Outcome
     detail: str = ""
     seconds: float | None = None  # from its actual start
-    todo: Mapping[str, float | None] = field(default_factory=dict)  # PLANNED: the mean duration of each step before
+    todo: tuple[str, ...] = ()  # PLANNED: the steps to execute
 
 
 Listener = Callable[[StepEvent], None]
@@ -240,10 +240,8 @@ class Steps(dict[str, StepState]):
         if seconds is None and state.began is not None:
             seconds = time.monotonic() - state.began
         if outcome in _ROW:
-            facts = {"error": error or None, "seconds": seconds, **failed}
+            facts = {"error": error or None, **failed}
             self.journal.end_step(self.run_id, self.project, name, _ROW[outcome], mfids, **facts)
-        elif outcome == Outcome.EXECUTED:
-            self.journal.measure(self.run_id, name, seconds)
         self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
         if outcome in (Outcome.FAILED, Outcome.SKIPPED):
             self.has_failed = self.has_failed or outcome == Outcome.FAILED
