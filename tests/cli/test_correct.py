@@ -177,20 +177,3 @@ def test_a_dataset_with_results_is_deleted_only_if_confirmed(session: Session, m
     assert cl("delete", made["mean[s1.txt]"], "--why", "wrong sample").exit_code == 0
     listed = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab")}
     assert made["mean[s1.txt]"] not in listed
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (("set",), "name a dataset and what to set"),
-        (("set", "MFID"), "name what to set, as in metadata.power_mW=5"),
-        (
-            ("set", "MFID", "temperature=5"),
-            "datasets have no such field; an entry of the metadata is set by metadata.temperature=VALUE",
-        ),
-        (("set", "MFID", "metadata.crucible_lineage=5"), "reserved for the provenance record"),
-    ],
-)
-def test_invalid_values_are_refused(made: dict[str, str], cl: Any, words: tuple[str, ...], expected: str) -> None:
-    ran = cl(*[made["s1.txt"] if word == "MFID" else word for word in words])
-    assert (ran.exit_code, expected in ran.output) == (2, True), ran.output
