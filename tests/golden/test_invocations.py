@@ -44,7 +44,8 @@ class Folder:
         (path / "failing.yaml").write_text(
             declared.replace("skip: 1", "skip: 4").replace("pipeline: lab", "pipeline: short")
         )
-        shutil.copy(HERE / "rich.yaml", path)
+        for name in ("rich.yaml", "shape.yaml", "faults.yaml", "more.py"):
+            shutil.copy(HERE / name, path)
         for name in ("notes.txt", "notes2.txt"):
             (path / name).write_text(f"{name}: the lamp was new\n")
 

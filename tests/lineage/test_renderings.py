@@ -34,6 +34,7 @@ def whole_page(graph):
 RENDERERS = {
     "tree": lambda graph: "\n".join(render_tree(graph)),
     "svg": render_svg,
+    "svg-superseded": lambda graph: render_svg(graph, superseded=True),
     "html": whole_page,
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
     "node-link": lambda graph: json.dumps(to_node_link(graph)),
@@ -87,7 +88,7 @@ def everything(lab):
     return LineageGraph(graph.nodes.values(), linked).with_fields(fields)
 
 
-@pytest.mark.parametrize("name", ["tree", "svg", "html", "mermaid", "node-link"])  # libraries write the others
+@pytest.mark.parametrize("name", ["tree", "svg", "svg-superseded", "html", "mermaid", "node-link"])  # libraries write the others
 def test_what_can_be_drawn_is_drawn_as_it_was_and_without_the_hidden(name, everything):
     shown = RENDERERS[name](everything)
     assert SECRET not in shown
