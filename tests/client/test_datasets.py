@@ -13,6 +13,7 @@ import pytest
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError, NotFoundError
 from crucible_lineage.ids import new_mfid
+from crucible_lineage.session import Session
 
 ID = new_mfid()
 
@@ -110,3 +111,13 @@ def test_waiting_for_ingestion_ends_with_its_status_or_with_the_time(
     stub.ingestion_states = ["started"]
     with pytest.raises(Exception, match=r"still 'started' after 0\.05 s"):
         client.ingestions.wait(request.id, timeout_s=0.05)
+
+
+def test_a_name_selects_an_instrument_if_only_one_has_it(session: Session) -> None:
+    client, found = session.client, {}
+    for slug, name in (("one", "A"), ("two", "B"), ("three", "B")):
+        client.instruments.create(instrument_id=slug, instrument_name=name, location="lab")
+    for name in "ABC":
+        dataset = client.datasets.update(client.datasets.create({"dataset_name": name}).dsid, instrument_name=name)
+        found[name] = dataset.instrument_name, dataset.instrument_id
+    assert found == {"A": ("A", "one"), "B": ("B", None), "C": ("C", None)}

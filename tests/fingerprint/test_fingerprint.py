@@ -49,6 +49,14 @@ def test_state_that_the_code_changes_itself_is_named(laboratory: Any) -> None:
         ("importlib.import_module('json')", "importlib.import_module (code that is known only when it runs)"),
         ("subprocess.run(['fit'])", "subprocess.run (another program)"),
         ("os.environ['MODE']", "os.environ (the environment, which is no part of the identity)"),
+        ("exec('1')", "exec (code that is known only when it runs)"),
+        ("pickle.loads(b'')", "pickle.loads (code that lies in data)"),
+        ("os.system('fit')", "os.system (another program)"),
+        ("getenv('MODE')", "os.getenv (the environment, which is no part of the identity)"),
+        ("helper.__doc__", "helper.__doc__ (docstrings, which are no part of the identity)"),
+        ("helper.__annotations__", "helper.__annotations__ (type hints, which are no part of the identity)"),
+        ("typing.get_type_hints(helper)", "typing.get_type_hints (type hints, which are no part of the identity)"),
+        ("ctypes.CDLL('x')", "ctypes.CDLL (compiled code)"),
         ("__file__", "__file__ (the place of the code, which is no part of the identity)"),
         ("FOLDER", "FOLDER (a path beside the code; what lies there is not covered)"),
         ("generator.random()", "generator (a numpy.random._generator.Generator, whose state is not covered)"),
@@ -56,12 +64,21 @@ def test_state_that_the_code_changes_itself_is_named(laboratory: Any) -> None:
 )
 def test_what_cannot_be_followed_is_named(module_of: ModuleOf, code: str, note: str) -> None:
     module = module_of(
-        "import ctypes, importlib, os, pickle, subprocess\nfrom os import getenv\nfrom pathlib import Path\n"
+        "import ctypes, importlib, os, pickle, subprocess, typing\nfrom os import getenv\nfrom pathlib import Path\n"
         "import numpy as np\ngenerator = np.random.default_rng(1)\nFOLDER = Path(__file__).parent\n"
         f"def helper(): pass\ndef run():\n    return {code}\n"
     )
 
-    assert note in code_fingerprint(module.run).not_covered
+    assert code_fingerprint(module.run).not_covered == (note,)
+
+
+CHANGES = ("S.append(1)", "S[0] = 1", "S[0][1].append(2)", "del S[0]", "S += [1]", "S[0]['a']['b'] = 1", "S.sort()")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_the_code_changes_in_any_way_is_named(module_of: ModuleOf, change: str) -> None:
+    module = module_of(f"S = [[0, []]]\ndef add():\n    global S\n    {change}\ndef run(): return S, add()\n")
+    assert [note.split()[0] for note in code_fingerprint(module.run).not_covered] == ["S"]
 
 
 def test_code_without_source_is_named_and_still_counts() -> None:

@@ -88,7 +88,9 @@ def everything(lab):
     return LineageGraph(graph.nodes.values(), linked).with_fields(fields)
 
 
-@pytest.mark.parametrize("name", ["tree", "svg", "svg-superseded", "html", "mermaid", "node-link"])  # libraries write the others
+@pytest.mark.parametrize(
+    "name", ["tree", "svg", "svg-superseded", "html", "mermaid", "node-link"]
+)  # libraries write the others
 def test_what_can_be_drawn_is_drawn_as_it_was_and_without_the_hidden(name, everything):
     shown = RENDERERS[name](everything)
     assert SECRET not in shown
