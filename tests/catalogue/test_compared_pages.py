@@ -69,6 +69,6 @@ def test_a_superseded_dataset_links_to_the_comparison(browser: httpx.Client, pro
 def test_the_page_of_runs_agrees_with_the_command(browser: httpx.Client, project: Any) -> None:
     page = read(browser, "/projects/spectra/runs")
     for run in project.ask_json("runs")["runs"]:
-        row = read(browser, f"/projects/spectra/runs/{run['run_id']}")
         assert ", ".join(f"{count} {outcome}" for outcome, count in run["steps"].items()) in page
-        assert "State complete" in row or "State 1 incomplete" in row
+        assert f"of run {run['run_id']}" in read(browser, f"/projects/spectra?run={run['run_id']}")
+    assert len(re.findall(r" complete | 1 incomplete ", page)) == len(project.ask_json("runs")["runs"])

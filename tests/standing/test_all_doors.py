@@ -297,9 +297,8 @@ def by_assistant(project: Project) -> States:
 
 def by_pages(project: Project) -> States:
     runs = [run["run_id"] for run in project.ada("runs", "--project", project.name)["runs"] if run["made"]]
-    pages = [
-        project.page(f"/projects/{project.name}{more}") for more in ("?all=1", f"/runs/{project.chance.choice(runs)}")
-    ]
+    asked = ("all=1", f"run={project.chance.choice(runs)}")
+    pages = [project.page(f"/projects/{project.name}?{query}") for query in asked]
     rows = [re.findall(r'<code title="(\w{26})">.*?<span class="state \w+">(\w+)<', page, re.DOTALL) for page in pages]
     assert set(rows[1]) <= set(rows[0]), rows
     return dict(rows[0])
