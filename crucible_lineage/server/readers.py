@@ -1,6 +1,6 @@
 """The built-in readers of files: what they state is modelled in full; of any other file they say nothing.
 
-HDF5 links and pickles are not followed, and arrays are not read. Libraries that only some files need are imported where
+HDF5 links, arrays in other files and pickles are not followed. Libraries that only some files need are imported where
 these files are read.
 """
 
@@ -27,6 +27,7 @@ MAX_VALUE_CHARACTERS = 2000
 MAX_LIST_ITEMS = 100
 MAX_JSON_BYTES = 4 << 20  # the limit of one resource's metadata
 MAX_TABLE_BYTES = 16 << 20  # chosen: half a million rows
+MAX_SCALAR_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
 THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
 
@@ -74,7 +75,7 @@ def read_table(path: Path) -> Found | None:
 
 
 def read_hdf5(path: Path) -> Found | None:
-    """HDF5 and NeXus: attributes of the root; under `hdf5`, all attributes, and the shapes of arrays."""
+    """HDF5 and NeXus: attributes of the root; under `hdf5`, all attributes, single values, and shapes of arrays."""
     try:
         import h5py
 
@@ -87,12 +88,19 @@ def read_hdf5(path: Path) -> Found | None:
         if len(nodes) > MAX_ENTRIES:
             return Found({**root, "hdf5": _unread(len(nodes), "object")})
         attributes = {name: found for name, node in nodes if (found := _attributes(node))}
-        arrays = {
-            name: {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
-            for name, node in nodes
-            if isinstance(node, h5py.Dataset)
-        }
-    return Found({**root, "hdf5": {"attributes": attributes, "datasets": arrays}})
+        arrays = {name: node for name, node in nodes if isinstance(node, h5py.Dataset)}
+        values: JsonObject = {}
+        for name, node in arrays.items():
+            lies_elsewhere = bool(node.external) or node.is_virtual  # its bytes are in other files
+            if node.size == 1 and not lies_elsewhere and node.nbytes <= MAX_SCALAR_BYTES:
+                # Not a missing filter, a reference, bytes that are not text.
+                with suppress(OSError, TypeError, ValueError, KeyError):
+                    values[name] = _of_hdf5(node[()])
+        shapes = {name: {"shape": list(node.shape or ()), "dtype": str(node.dtype)} for name, node in arrays.items()}
+    units = {name: found["units"] for name, found in attributes.items() if isinstance(found.get("units"), str)}
+    shown = {name: {"value": value, "unit": units[name]} if name in units else value for name, value in values.items()}
+    contents = {"attributes": attributes, **({"values": shown} if shown else {}), "datasets": shapes}
+    return Found({**root, "hdf5": contents})
 
 
 def read_image(path: Path) -> Found | None:

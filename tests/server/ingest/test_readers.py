@@ -102,6 +102,7 @@ def test_hdf5_attributes_become_metadata_and_arrays_are_described(tmp_path: Path
         "axes": ["x", "y"],
         "hdf5": {
             "attributes": {"entry/counts": {"unit": "1/s"}},
+            "values": {"laser": 633.0},
             "datasets": {
                 "entry/counts": {"shape": [4, 5], "dtype": "int32"},
                 "laser": {"shape": [], "dtype": "float64"},
@@ -117,10 +118,37 @@ def test_hdf5_attributes_that_are_not_values_are_ignored(tmp_path: Path) -> None
         counts.dims[0].attach_scale(axis)  # its attributes are references, as in netCDF and others
         file.attrs.update({"words": ["a", "b"], "ref": axis.ref, "empty": h5py.Empty("f"), "raw": np.void(b"ab")})
         file.attrs["torn"] = np.bytes_(b"\xff\xfe")
+        file["points_to"] = axis.ref
     _, found = ingest(tmp_path / "a.h5", "a.h5", None)
     assert found.metadata["words"] == ["a", "b"]
     assert set(found.metadata) == {"words", "hdf5"}
     assert found.metadata["hdf5"]["attributes"] == {"axis": {"CLASS": "DIMENSION_SCALE", "NAME": "axis"}}
+    assert "values" not in found.metadata["hdf5"]
+
+
+def test_nexus_tells_its_scalars_with_units(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["title"] = "LaB6, capillary"
+        entry["start_time"] = "2024-03-01T09:30:00+01:00"
+        instrument = entry.create_group("instrument")
+        instrument.attrs["NX_class"] = np.array(["NXinstrument"], dtype=h5py.string_dtype())
+        instrument["name"] = "11-BM"
+        instrument["wavelength"] = [0.4127]
+        instrument["wavelength"].attrs["units"] = "angstrom"
+        instrument["unfinished"] = np.bytes_(b"abc\xff\x01")
+        entry["counts"] = np.zeros(50)
+    name, found = ingest(path, path.name, None)
+    assert name == "H5Ingestor"
+    assert found.metadata["hdf5"]["values"] == {
+        "entry/title": "LaB6, capillary",
+        "entry/start_time": "2024-03-01T09:30:00+01:00",
+        "entry/instrument/name": "11-BM",
+        "entry/instrument/wavelength": {"value": 0.4127, "unit": "angstrom"},
+    }
+    assert found.metadata["hdf5"]["datasets"]["entry/counts"] == {"shape": [50], "dtype": "float64"}
 
 
 def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: Path) -> None:
