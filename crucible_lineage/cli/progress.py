@@ -52,7 +52,7 @@ class Progress:
         self._looking = "looking for existing results"
         self._delivering = ""
         self._todo: set[str] = set()
-        self._total = 0  # known once there is a plan
+        self._total, self._began = 0, 0.0  # known once there is a plan
         self._running: dict[str, float] = {}
         self._moving = TrafficMonitor()
         self._line = StatusLine(self._text, is_shown=not self.quiet)
@@ -77,7 +77,7 @@ class Progress:
         with self._line.lock:
             if event.outcome == Outcome.PLANNED:
                 self._todo |= set(event.todo)
-                self._total = len(event.todo)
+                self._total, self._began = len(event.todo), time.monotonic()
             elif event.outcome == Outcome.REGISTERING:
                 self._looking = event.detail
             elif event.outcome == Outcome.DELIVERING:
@@ -113,7 +113,7 @@ class Progress:
         self._line.print_line(f"  {plain(event.step):{self.width}}  {word}{seconds}{plain(detail)}")
 
     def _text(self) -> str:
-        """Return `12/95 (12 %), running a 3 s, b 1 s`, what is delivered, and the traffic."""
+        """Return `12/95 (12 %), about 5 min left, running a 3 s, b 1 s`, what is delivered, and the traffic."""
         parts = self._steps_text() or self._looking, self._delivering, self._moving.text()
         return ", ".join(filter(None, parts))
 
@@ -122,6 +122,8 @@ class Progress:
             return ""
         done, now = self._total - len(self._todo), time.monotonic()
         parts = [f"{done}/{self._total} ({100 * done // self._total} %)"]
+        if done and self._todo:  # by the pace of this run
+            parts.append(f"about {time_text(round(len(self._todo) * (now - self._began) / done))} left")
         longest = sorted(self._running.items(), key=lambda item: item[1])
         if running := [f"{step} {time_text(round(now - began))}" for step, began in longest]:
             parts.append(f"running {shortened(running, MOST_NAMED)}")

@@ -73,7 +73,7 @@ def test_a_terminal_shows_progress_within_its_width(slow: Any, data: Path, shown
     output = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], columns=40)
     lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]", output)]
     progress = [line for line in lines if re.match(r"\d/3 \(", line)]
-    assert any(re.match(r"1/3 \(33 %\), running two [01] s", line) for line in progress), lines
+    assert any(re.match(r"1/3 \(33 %\), about [1-9] s left, ", line) for line in progress), lines
     assert all(len(line) < 40 for line in progress)
     assert re.search(r"one +done in [\d.]+ s", "\n".join(lines))
     assert "\x1b[32mdone" in output
