@@ -58,6 +58,12 @@ def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
 _inherited: list[object] = []
 
 
+def around_forks(after: Callable[[], object], before: Callable[[], object] = bool) -> None:
+    """Do this after each fork, in the new process, and before it, where processes can fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_child=after)
+
+
 def leave_out_of_forks(opened: dict[Any, Any], before: Callable[[], object] = bool) -> None:
     """Empty a mapping in forked processes, which must neither use nor close what it has. Do `before` before a fork."""
 
@@ -65,8 +71,7 @@ def leave_out_of_forks(opened: dict[Any, Any], before: Callable[[], object] = bo
         _inherited.append(dict(opened))
         opened.clear()
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=before, after_in_child=leave_out)
+    around_forks(leave_out, before)
 
 
 @contextmanager

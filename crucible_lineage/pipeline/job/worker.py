@@ -21,6 +21,7 @@ from pathlib import Path
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import stamp
+from crucible_lineage.machine.process import around_forks
 from crucible_lineage.pipeline.declare.load import from_environment
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.plan.command import arguments_of
@@ -204,4 +205,4 @@ def _forget_after_fork() -> None:
     _idle.clear()
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+around_forks(_forget_after_fork)

@@ -16,6 +16,7 @@ from typing import IO
 
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.machine.process import around_forks
 from crucible_lineage.pipeline.logs import tail_of
 from crucible_lineage.pipeline.processes import supervisor
 
@@ -255,4 +256,4 @@ def _forget_after_fork() -> None:
         _channel = None
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+around_forks(_forget_after_fork)
