@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from crucible_lineage.cli import main
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.corrections import CORRECTIONS_KEY, uncorrected
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
@@ -177,3 +178,17 @@ def test_a_dataset_with_results_is_deleted_only_if_confirmed(session: Session, m
     assert cl("delete", made["mean[s1.txt]"], "--why", "wrong sample").exit_code == 0
     listed = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab")}
     assert made["mean[s1.txt]"] not in listed
+
+
+@pytest.mark.parametrize(
+    ("values", "before"),
+    [
+        ({"a": 3, "b": 5}, {"a": 1}),
+        ({"a": 2, "b": 5}, {"a": 1}),
+        ({"a": 4, "b": 6, "name": "y"}, {"a": 4, "b": 6, "name": "y"}),
+    ],
+)
+def test_a_correction_is_left_out_where_its_value_still_stands(values: dict[str, Any], before: dict[str, Any]) -> None:
+    changes = [("metadata.a", 1, 2), ("metadata.a", 2, 3), ("metadata.b", None, 5), ("name", "x", "y")]
+    acts = {str(n): {"field": field, "was": was, "now": now} for n, (field, was, now) in enumerate(changes)}
+    assert uncorrected({**values, CORRECTIONS_KEY: acts}) == {**before, CORRECTIONS_KEY: acts}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.remake.compare import ALIKE, IDENTICAL, WITHIN
-from crucible_lineage.remake.driver import FAILED, NOT_MADE
+from crucible_lineage.remake.driver import FAILED, NOT_MADE, Options, _Remaking
 from tests.nights import by_night
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -104,3 +104,37 @@ def test_verdicts_of_steps_that_are_called_are_right(judging: Any, tmp_path: Pat
         ("flow: times", NOT_MADE, "a task of a flow made it from values of Python"),
     ]
     judge(expected, ids, judging.remade(data, [ids[name] for name, _, _ in expected]))
+
+
+def test_every_difference_of_the_environment_is_named() -> None:
+    remaking = _Remaking.__new__(_Remaking)
+    packages = {name: {"version": "1"} for name in ("numpy", "click", "gone", "lost", "same")}
+    variables = {"LANG": "C", "TZ": "UTC", "OMP_NUM_THREADS": "1", "HOME": "/a"}
+    machine = {"blas": ["openblas: 1"], "cpu": "old", "machine": "x86_64", "python": "3.11", "timezone": "UTC"}
+    remaking.recorded = {"packages": packages, "variables": variables, **machine}
+    remaking.entry = {"read": ["a.txt", "b", "c", "d"], "left_out": ["x.so"], "packages": ["numpy", "gone", "new"]}
+    remaking.options = Options()
+    now = {"numpy": "2", "click": "2", "gone": None, "lost": None, "same": "1", "new": "1", "crucible-lineage": "2"}
+    here = {"packages": now, "variables": {"LANG": "C", "TZ": "CET", "MKL_CBWR": "x", "HOME": "/b"}}
+    here |= {"blas": ["mkl: 1", "openblas: 2"], "cpu": "new", "machine": "x86_64", "python": "3.12", "timezone": "CET"}
+    seen = {"hosts": ["a", "b"], "variables": ["LANG", "HOME", "GAIN"], "files": ["a.txt", "e.txt"]}
+    answer = {"environment": here, "seen": seen, "lacking": "table.csv"}
+    assert list(remaking._causes(answer)) == [
+        "it read a.txt, b, c, which it was not given",
+        "not kept of its source: x.so",
+        "table.csv is not among what was kept of its source: name it in `reads`",
+        "it asks a, b over the network, and what that answered is not recorded"
+        "; it had no network here, --network gives it one",
+        "it reads the variable GAIN, which was not recorded; here it is not set",
+        "it reads e.txt here, which it was not given",
+        "numpy is 2 here, 1 by the record",
+        "click is 2 here, 1 by the record",
+        "gone is not installed here, 1 by the record",
+        "new is 1 here, was not installed by the record",
+        "MKL_CBWR is x here, was not set by the record",
+        "OMP_NUM_THREADS is not set here, 1 by the record",
+        "TZ is CET here, UTC by the record",
+        "linear algebra is by openblas: 2 here, by openblas: 1 by the record",
+        "the processor is new here, old by the record",
+        "Python is 3.12 here, 3.11 by the record",
+    ]
