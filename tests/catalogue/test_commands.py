@@ -68,23 +68,6 @@ def test_a_list_is_selected_by_conditions_runs_and_steps(project: Any) -> None:
     assert len(lines) == 2
 
 
-def test_show_prints_author_time_and_inputs_of_a_dataset(project: Any) -> None:
-    mfid = project.fitted("strong-1.txt")
-    shown = project.ask_json("show", mfid)
-    made = shown["made"]
-    assert made["params"] == {"threshold": 1.0}
-    assert (made["run"], made["engine"]) == (project.runs[-1].run_id, "local")
-    printed = project.ask("show", mfid).stdout
-    assert "made by fits/fitted (" in printed
-    assert "  peak_nm: 10.25" in printed
-    assert f"run {project.runs[-1].run_id} (local)" in printed
-    assert len(project.ask_json("show", "strong-1.txt")["samples"]) == 1
-    raw = project.ask("show", "strong-1.txt").stdout
-    assert "  power_mW: 50" in raw
-    assert "Renishaw" in raw
-    assert "polystyrene" in raw
-
-
 def test_files_of_several_datasets_go_into_one_folder_each(project: Any, tmp_path: Any) -> None:
     found = project.ask_json("get", "--step", "fitted", "--file", "*.csv", "-o", tmp_path / "fits")["datasets"]
     one = project.fitted("weak-2.txt")
@@ -102,21 +85,6 @@ def test_files_of_several_datasets_go_into_one_folder_each(project: Any, tmp_pat
     assert "name datasets, or select results" in project.ask("get", "-o", tmp_path, code=2).stderr
     run = project.ask_json("get", "--run", project.runs[0].run_id, "--file", "axis.json", "-o", tmp_path / "run")
     assert [dataset["files"] for dataset in run["datasets"] if dataset["files"]] != []
-
-
-def test_runs_are_listed_and_compared(project: Any) -> None:
-    first, second = project.runs
-    listed = project.ask_json("runs")["runs"]
-    assert [run["run_id"] for run in listed] == [second.run_id, first.run_id]
-    assert (listed[0]["state"], listed[0]["steps"], len(listed[0]["made"])) == ("complete", {"executed": 5}, 5)
-    hint = f"to compare two: crucible-lineage diff {first.run_id} {second.run_id}"
-    assert hint in project.ask("runs").stdout
-    compared = project.ask_json("diff", first.run_id[:8], second.run_id[:8])
-    assert [(result["field"], result["old"], result["new"]) for result in compared["results"]] == [
-        ("rms_cm1", 0.25, 0.5 / 3)
-    ]
-    assert "degree" in project.ask("diff", first.run_id, second.run_id).stdout
-    assert "no run has this ID" in project.ask("diff", first.run_id, "nonesuch", code=2).stderr
 
 
 def test_runs_of_other_machines_are_found_by_their_outputs(project: Any, tmp_path: Any) -> None:

@@ -161,21 +161,6 @@ def test_the_page_holds_every_record_whole(lab):
     assert details[scan]["files"] == lab.files(scan)
 
 
-def test_the_tree_shows_each_dataset_once_and_points_back_to_it(lab):
-    wafer = lab.sample("wafer 7", sample_type="Si wafer")
-    scan = lab.raw("scan", sample=wafer)
-    dark = lab.raw("dark", "dark field")
-    fixed = lab.derived("corrected", "correct", scan, dark, status="incomplete")
-
-    assert list(render_tree(lab.graph, fixed)) == [
-        f"{wafer} wafer 7 Si wafer",
-        f"└── {scan} scan tomography <measured-from>",
-        f"    └── {fixed} corrected tomography · correct [incomplete] <--",
-        f"{dark} dark dark field",
-        f"└── {fixed} corrected tomography · correct [incomplete] (see above) <--",
-    ]
-
-
 def test_a_deep_chain_is_no_trouble():
     ids = [f"d{number}" for number in range(3000)]
     graph = LineageGraph(map(Node, ids), map(Edge, ids, ids[1:]))
