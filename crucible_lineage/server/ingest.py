@@ -13,10 +13,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.server import readers
 from crucible_lineage.server.database import JsonObject
@@ -24,6 +27,7 @@ from crucible_lineage.server.readers import Found
 
 TIME_S = 30.0  # chosen: half as long as `register` waits for an ingestion
 TEXT_BYTES = 1 << 18  # chosen: reading so much text takes a tenth of a second at most
+SMALL_BYTES = 1 << 20  # chosen: a file that leaves little memory in use
 MEMORY_MB = 2048  # chosen: several copies of a colour picture of `MAX_PIXELS`
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
 MAX_REPLY_BYTES = 16 << 20
@@ -82,39 +86,58 @@ def ingestor_names() -> list[str]:
 
 
 class Isolation:
-    """Ingests one file at a time, in a process of its own unless that is harmless; `stop`, from another thread, ends it
-    and refuses others.
+    """Ingests one file at a time, in a process that is replaced after a large file or a failure; `stop`, from another
+    thread, ends it and refuses others.
     """
 
     def __init__(self) -> None:
         self.stopped = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     def ingest(self, path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
         """Ingest as `ingest` does. Raises IngestionError if that fails."""
-        chosen = candidates(filename, requested)
-        if path.stat().st_size <= TEXT_BYTES and all(ingestor.is_harmless for ingestor in chosen):
+        size, chosen = path.stat().st_size, candidates(filename, requested)
+        if size <= TEXT_BYTES and all(ingestor.is_harmless for ingestor in chosen):
             return ingest(path, filename, requested)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
-        asked = json.dumps([str(path), filename, requested, limit_s])
-        command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", asked]
-        own = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, env=own, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]  # noqa: S603  this package
-            self._process = process
-            try:
-                reply, _ = process.communicate(timeout=0 if self.stopped else limit_s)
-                ended = f"ended its process with exit code {process.returncode}"
-            except subprocess.TimeoutExpired:
-                reply, ended = b"", f"was not done after {limit_s:g} s and was stopped"
-            finally:
-                _kill(process)
-        if not reply:
+        if self._process is None:
+            command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest"]
+            own = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self._process = subprocess.Popen(command, env=own, start_new_session=True, **pipes)  # noqa: S603  this package
+        process = self._process
+        if self.stopped:
+            self.rest()
+            raise IngestionError("the server is closing")
+        timer, end = threading.Timer(limit_s, _kill, (process,)), time.monotonic() + limit_s
+        timer.start()
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):  # it has died
+            print(json.dumps([str(path), filename, requested, limit_s]), file=process.stdin, flush=True)
+        line = process.stdout.readline()
+        timer.cancel()
+        code = 0 if line and size <= SMALL_BYTES else self.rest()
+        if not line:
+            ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            if time.monotonic() >= end:
+                ended = f"was not done after {limit_s:g} s and was stopped"
             raise IngestionError(f"{' or '.join(ingestor.name for ingestor in chosen)} {ended}")
-        answer = json.loads(reply)
+        answer = json.loads(line)
         if "error" in answer:
+            self.rest()
             raise IngestionError(answer["error"])
         return answer["name"], Found(answer["metadata"], base64.b64decode(answer["thumbnail"]) or None)
+
+    def rest(self) -> int:
+        """End the process, until there is another file; return its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with suppress(subprocess.TimeoutExpired):  # it is reading
+            process.communicate(timeout=0.1)
+        _kill(process)
+        process.communicate()
+        return process.returncode
 
     def stop(self) -> None:
         self.stopped = True
@@ -122,7 +145,7 @@ class Isolation:
             _kill(process)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[str]) -> None:
     """End the process and its children."""
     if process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):
@@ -133,8 +156,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Ingest the file that the argument names, and print the result; both are JSON."""
-    reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Ingest the files named in lines of JSON; the result of each is a line, too."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no reply
     memory_mb = int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB)
     with suppress(ImportError):  # elsewhere than on POSIX, the time limit must suffice
@@ -143,20 +166,21 @@ def main() -> None:
         for kind, limit in ((resource.RLIMIT_AS, memory_mb << 20), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
             with suppress(ValueError, OSError):  # a lower limit applies, or the system has none
                 resource.setrlimit(kind, (limit, limit))
-    path, filename, requested, limit_s = json.loads(sys.argv[1])
-    faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
-    try:
-        name, found = ingest(Path(path), filename, requested)
-        picture = base64.b64encode(found.thumbnail or b"").decode()
-        text = json.dumps({"name": name, "metadata": found.metadata, "thumbnail": picture})
-        if len(text) > MAX_REPLY_BYTES:
-            raise ValueError(f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
-    except MemoryError:
-        text = json.dumps({"error": f"MemoryError: reading takes more than {memory_mb} MB of memory"})
-    except Exception as error:
-        text = json.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
-    reply.write(text)
-    reply.close()
+    for line in sys.stdin:
+        path, filename, requested, limit_s = json.loads(line)
+        faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
+        try:
+            name, found = ingest(Path(path), filename, requested)
+            picture = base64.b64encode(found.thumbnail or b"").decode()
+            text = json.dumps({"name": name, "metadata": found.metadata, "thumbnail": picture})
+            if len(text) > MAX_REPLY_BYTES:
+                raise ValueError(f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
+        except MemoryError:
+            text = json.dumps({"error": f"MemoryError: reading takes more than {memory_mb} MB of memory"})
+        except Exception as error:
+            text = json.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+        print(text, file=replies, flush=True)
+        faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

@@ -99,8 +99,10 @@ class Worker:
             except Exception:
                 log.exception("Ingestion failed; it continues in %s s", POLL_S)
             polls += 1
-            self._wake.wait(POLL_S)
+            if not self._wake.wait(POLL_S):
+                self._isolation.rest()
             self._wake.clear()
+        self._isolation.rest()
 
     def _process(self, file: sqlite3.Row) -> None:
         status, name, remark = "failed", None, ""
