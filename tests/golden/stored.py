@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 from collections.abc import Mapping
@@ -53,3 +54,10 @@ def compare(name: str, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     assert path.exists(), f"{name} is not stored yet: GOLDEN=write"
     assert text == path.read_text(encoding="utf-8")
+
+
+def run_examples(path: Path) -> None:
+    """Run the examples in a text file, which doctest compares with what is below each."""
+    failed, tried = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
+    assert tried
+    assert not failed
