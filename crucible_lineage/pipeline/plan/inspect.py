@@ -11,6 +11,7 @@ import importlib
 import inspect
 import os
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -406,6 +407,7 @@ _stats = SourceFileLoader.path_stats
 def compiling_source() -> Iterator[None]:
     """Compile first-party modules from source here: bytecode may be older than a quick edit, or a dated copy."""
     global _compiled_by
+    sysconfig.get_paths()  # begins by importing a module, for which `is_first_party` would need these paths
     with _compiling_lock:  # patched in place, since another loader class would change fingerprints
         SourceFileLoader.path_stats = _path_stats  # type: ignore[method-assign, assignment]
         _compiled_by += 1
