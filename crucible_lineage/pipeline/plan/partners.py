@@ -313,9 +313,10 @@ class CalibrationChooser:
 
     def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> Partners:
         is_conflict = len({certificate.dataset for certificate in fitting.valid}) > 1
-        nearest = fitting.nearest if self.declared.otherwise == NEAREST and not is_conflict else None
-        if fitting.valid and nearest and not is_conflict:  # the valid one is nearer than the next one
+        takes_nearest = self.declared.otherwise == NEAREST and not is_conflict
+        if fitting.valid and takes_nearest:  # the valid one is nearer than the next one
             return Partners((self._chosen(fitting.valid[0], moment),))
+        nearest = fitting.nearest if takes_nearest else None
         if nearest is None or self._is_far(nearest.seconds):
             return Partners(fault=fault, absent=self.declared.otherwise == NONE and not is_conflict)
         span = next(span for span in nearest.certificate.spans if nearest.limit in span)

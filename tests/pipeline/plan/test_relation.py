@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.pipeline.declare.parts import TimeMatch
-from crucible_lineage.pipeline.plan.partners import Candidates, Partners, RelationRow
+from crucible_lineage.pipeline.plan.partners import Candidates, RelationRow
 
 START = datetime(2024, 5, 10, tzinfo=UTC)
 
@@ -96,27 +96,3 @@ def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_ti
             key=lambda relation_row: (relation_row.last, relation_row.tie),
         )
         assert chosen[0].key == latest.key
-
-
-def choose(rule: TimeMatch, *minutes: int, subject: int = 30) -> Partners:
-    rows = [
-        RelationRow(key, f"dark-{key}", (), (at(minute), at(minute)), str(key)) for key, minute in enumerate(minutes)
-    ]
-    return Candidates("dark", rows, [], rule).choose(RelationRow(0, "scan", (), (at(subject), at(subject))))
-
-
-def test_distances_to_a_group_are_from_its_last_before_and_its_first_after() -> None:
-    group = RelationRow(0, "master", (), (at(0), at(25)), size=5)
-    for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):
-        scan = RelationRow(0, "scan", (), (at(subject), at(subject)))
-        (partner,) = Candidates("master", [group], [], TimeMatch(nearest="either")).choose(scan).chosen
-        assert (partner.side, partner.seconds) == (side, seconds)
-    assert "counted from the last of its 5" in str(
-        Candidates("master", [group], [], TimeMatch(nearest="before"))
-        .choose(RelationRow(0, "s", (), (at(30), at(30))))
-        .chosen[0]
-    )
-    during = Candidates("master", [group], [], TimeMatch(nearest="before")).choose(
-        RelationRow(0, "s", (), (at(20), at(20)))
-    )
-    assert during.fault, "a group that is not over is not before"
