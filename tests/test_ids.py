@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage import ids
+from tests.golden.stored import run_examples
 
 PARENT = "0swqzb3a1sthv000xd8kta0vrw"
 PAIR = uuid.UUID("06797fac-6a0e-751d-8000-eb513d281bc7")
@@ -170,3 +171,7 @@ def test_other_processes_and_pythons_derive_the_same_ids(other_python: str) -> N
     }
 
     assert told == {ids.derive_mfid(recipe, PARENT)}
+
+
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("refs.txt"))

@@ -77,9 +77,9 @@ class Column:
         return None if value == "" else value
 
     def compared(self, entry: Standing) -> Any:
-        """Return the value for conditions: of a result that was declared under several names, all of them."""
-        names = {"step": entry.summary.steps, "pipeline": entry.summary.pipelines}.get(self.name, ())
-        return names if len(names) > 1 else self.cell(entry)
+        """Return the value for conditions: of several names, or values of a swept parameter, all of them."""
+        names = {"step": entry.summary.steps, "pipeline": entry.summary.pipelines}.get(self.name) or self.value(entry)
+        return names if isinstance(names, Names) and len(names) > 1 else self.cell(entry)
 
     def text(self, entry: Standing) -> str:
         """Return the value as text for people; empty if there is none."""
@@ -143,7 +143,7 @@ def columns_of(summaries: Collection[Summary]) -> dict[str, Column]:
     numbers = dict.fromkeys(name for summary in summaries for name in summary.numbers)
     swept = dict.fromkeys(name for summary in summaries if summary.swept for name in _swept_values(summary.swept))
     columns |= {f"results.{name}": _number_column(name) for name in numbers}
-    return columns | {f"swept.{name}": Column(name, name, partial(_swept, name=name)) for name in swept}
+    return columns | {f"swept.{name}": _swept_column(name) for name in swept}
 
 
 def column_of(name: str, columns: Mapping[str, Column]) -> Column:
@@ -156,6 +156,10 @@ def column_of(name: str, columns: Mapping[str, Column]) -> Column:
 
 def _number_column(name: str) -> Column:
     return Column(f"results.{name}", name, lambda entry: entry.summary.numbers.get(name))
+
+
+def _swept_column(name: str) -> Column:
+    return Column(f"swept.{name}", name, partial(_swept, name=name))
 
 
 def _swept_values(swept: str) -> dict[str, list[str]]:
@@ -210,9 +214,14 @@ def in_order(entries: Sequence[Standing], sort: str, columns: Mapping[str, Colum
     """
     column, is_descending = column_of(sort.removeprefix("-"), columns), sort.startswith("-")
     cells = [(column.cell(entry), entry) for entry in entries]
-    present = [(cell.casefold() if isinstance(cell, str) else cell, entry) for cell, entry in cells if cell is not None]
-    present.sort(key=lambda pair: pair[0], reverse=is_descending)
+    present = [pair for pair in cells if pair[0] is not None]
+    present.sort(key=lambda pair: _sortable(pair[0]), reverse=is_descending)
     return [*(entry for _, entry in present), *(entry for cell, entry in cells if cell is None)]
+
+
+def _sortable(cell: Any) -> tuple[bool, Any]:
+    """Return a sort key: numbers, then texts, since a swept parameter may have both."""
+    return isinstance(cell, str), cell.casefold() if isinstance(cell, str) else cell
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
+from tests.golden.stored import run_examples
 
 FOREVER_S = 600.0  # whoever waits so long hangs
 
@@ -156,3 +157,7 @@ def test_merging_back_older_metadata_changes_nothing(
     was, now = before.dataset.scientific_metadata, after.dataset.scientific_metadata
     assert (after.ref, after.record, slots_of(now)) == (before.ref, before.record, slots_of(was))
     assert after.dataset.scientific_metadata["seed"] == 2
+
+
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("marks.txt"))

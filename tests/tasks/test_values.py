@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from crucible_lineage.tasks.values import store_value
+from tests.golden.stored import run_examples
 
 
 class Peak(NamedTuple):
@@ -73,3 +74,7 @@ def test_files_of_keys_are_not_stored_with_the_folder_or_the_path_that_names_the
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     assert store_value(object(), tmp_path).described == {"value.txt": "a builtins.object"}
+
+
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("values.txt"))
