@@ -69,8 +69,11 @@ def test_force_accepts_a_step_or_one_of_its_instances(
 ) -> None:
     lab.declare(PIPELINE)
     first = run(lab.pipeline)
-    states = {name: step.state for name, step in planned(lab.pipeline, ("scaled[factor=3]",)).items()}
-    assert states == {
+    steps = planned(lab.pipeline, ("scaled[factor=3]",))
+    assert {output: keys for output, (keys,) in steps["parts"].instance.slots.items()} == {
+        output: f"counting/parts/{output}/second.txt" for output in ("low", "high")
+    }
+    assert {name: step.state for name, step in steps.items()} == {
         "scaled[factor=2]": "fresh",
         "scaled[factor=3]": "stale",
         "parts": "fresh",
@@ -82,8 +85,8 @@ def test_force_accepts_a_step_or_one_of_its_instances(
     assert second.stayed == ("total[factor=3]",), "it was made again with the same bytes"
     mfid = second.datasets["scaled[factor=3]"]["out"]
     assert record_of(mfid)["supersedes"] == first.datasets["scaled[factor=3]"]["out"]
-    third = run(lab.pipeline, StepChoice(forced=("scaled",)))
-    assert len(third.executed) == 2
+    third = run(lab.pipeline, StepChoice(forced=("scaled", "total[factor=3]")))
+    assert third.executed == ["scaled[factor=2]", "scaled[factor=3]", "total[factor=3]"]
     assert session.client.datasets.get(mfid).unique_id, "a new attempt stands beside the old one"
     assert run(lab.pipeline).datasets == third.datasets, "the latest attempt is the one that counts"
     forget(session.mirror)

@@ -193,3 +193,11 @@ def test_parameters_given_to_a_step(given: dict[str, object], expected: object) 
     except InputError as error:
         found = [f"{'.'.join(map(str, fault.location))}: {fault.message}" for fault in error.faults]
     assert found == expected
+
+
+@pytest.mark.parametrize("given", [{"spectrum": "0tr5k2ndm5zvd000nr21qakeh4"}, {"spectrum": [DatasetRef("m1", "n", ())]}])
+def test_datasets_are_taken_where_steps_are_registered_only(given: dict[str, Any]) -> None:
+    for call in (lambda: fit(**given, degree=1, out=Path()), lambda: fit(given["spectrum"], degree=1, out=Path())):
+        with pytest.raises(InputError, match="step fit was called with datasets, but nothing here says where"):
+            call()
+    assert fit(Path("x"), degree=1, out=Path()) is None

@@ -16,7 +16,7 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.plan.planner import draw_plan, make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.session import Session
@@ -136,6 +136,7 @@ def test_a_hold_stops_other_projects_that_trust_its_project(lab: Any, session: S
     put_on_hold(session, first)
     assert blocked(session, later, "again")["again"].startswith(f"{first} is on hold by")
     assert states(session, "other") == {again: "doubtful"}
+    assert {node.state for node in draw_plan(bind_file(later), session).nodes.values()} == {"doubtful"}
     lift(session, [first], "")
 
     session.ensure_project("third")

@@ -46,12 +46,14 @@ def test_a_result_waits_for_another_account_and_its_descendants_run_once_it_is_s
 
 
 def test_a_result_that_is_signed_is_of_each_pipeline_that_waited_for_it(lab: Any, members: list[Session]) -> None:
-    ada, bob, _ = members
+    ada, bob, eve = members
     path = needing(lab, "{count: 1, not: maker}")
     scaled = run(ada, path).datasets["scaled"]["out"]
-    path.write_text(path.read_text().replace("pipeline: counting", "pipeline: renamed"))
+    path.write_text(path.read_text().replace("pipeline: counting", "pipeline: renamed").replace("count: 1", "count: 2"))
     assert [run(ada, path).datasets["scaled"]["out"] for _ in range(2)] == [scaled] * 2
-    sign(bob, [scaled])
+    assert sign(bob, [scaled]).missing == {scaled: 1}
+    assert slots_of(ada.client.datasets.get(scaled, include_metadata=True).scientific_metadata) == {}
+    sign(eve, [scaled])
     listed = Catalogue(bob).list(project="lab", pipeline="renamed").to_json()["datasets"]
     assert scaled in {dataset["mfid"] for dataset in listed}
     stated = Catalogue(bob).statements(project="lab", every=True).to_json()["statements"]
