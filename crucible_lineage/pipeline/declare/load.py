@@ -343,8 +343,9 @@ def _follows(error: JsonMapping, location: Location, errors: Errors) -> bool:
     """Return whether an error only follows from another one, or is about a form that a value was not written in."""
     kind = error["type"]
     if kind == "string_type" and isinstance(error["input"], list | tuple):
-        # It was also read as a list, whose faults are reported instead.
-        return any(other == location and its["type"] != kind for other, its in errors)
+        # It was also read as a list, whose faults, or those of its items, are reported instead.
+        within = ((other, its["type"]) for other, its in errors if other[: len(location)] == location)
+        return any(found != (location, kind) for found in within)
     if kind == "too_short":  # its items have faults of their own
         return any(other[:-1][: len(location)] == location for other, _ in errors)
     if kind == "missing":  # present under a misspelt name, which is reported as unknown

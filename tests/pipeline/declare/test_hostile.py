@@ -54,6 +54,11 @@ def test_hostile_content_is_refused_with_its_location(lab: Any, faults: Faults, 
     assert not list(Path.cwd().glob("pwned"))
 
 
+def test_a_wrong_item_of_a_list_is_one_fault(lab: Any, faults: Faults) -> None:
+    path = lab.declare(PIPELINE.replace('uses: "LABMODULE:scale"', "run: [sort, 3]"))
+    assert faults(path) == ["7:24: steps.scaled.run.1: Input should be a valid string (given: 3)"]
+
+
 @pytest.mark.parametrize("text", ["[]", "text", "{}", "# nothing\n", "\x00"])
 def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: str) -> None:
     assert faults(lab.declare(text))

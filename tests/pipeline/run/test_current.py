@@ -107,11 +107,8 @@ def test_a_step_with_a_lost_output_is_executed_again(lab: Any, session: Session)
     first = run(session, path)
     session.client.deletions.delete(first.datasets["parts"]["high"], force=True, elevated=True)
     (lost,) = (step for step in make_plan(bind_file(path, session.store), session).steps if step.name == "parts")
-    assert (lost.state, lost.causes, {output.supersedes for output in lost.outputs}) == (
-        "missing",
-        ("never made",),
-        {None},
-    )
+    replaced = {output.supersedes for output in lost.outputs}
+    assert (lost.state, lost.causes, replaced) == ("missing", ("never made",), {None})
     again = run(session, path)
     assert (again.executed, again.ok, again.datasets) == (["parts"], True, first.datasets)
 
