@@ -160,7 +160,10 @@ def impact(
 
 def _interval(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
     first = time_given("--since", since) if since else None
-    return first, time_given("--until", until, is_end=True) if until else None
+    last = time_given("--until", until, is_end=True) if until else None
+    if first and last and first > last:
+        raise InputError(f"impact: --since {since} is after --until {until}")
+    return first, last
 
 
 def dataset_impact(session: Session, mfid: str) -> RedoList:
