@@ -1,11 +1,14 @@
-"""Rows, columns and texts of answers, as the examples in tables.txt say."""
+"""Rows, columns and texts of answers, as the examples in the texts beside this file say."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.golden.stored import run_examples
 
 
-def test_the_examples_hold() -> None:
-    run_examples(Path(__file__).with_name("tables.txt"))
+@pytest.mark.parametrize("name", ["tables", "answers"])
+def test_the_examples_hold(name: str) -> None:
+    run_examples(Path(__file__).with_name(f"{name}.txt"))
