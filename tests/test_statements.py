@@ -16,19 +16,23 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.statements.statements import (
     AWAIT,
     CERTIFY,
+    CHANGED,
     HOLD,
     REVOKE,
     SIGN,
     TRUST,
     About,
+    Doubt,
     Mention,
     Statement,
     StatementIndex,
     SubjectFacts,
     at_fault,
     in_force,
+    signers_text,
     statement_id,
     statement_in,
+    why_not_sign,
 )
 
 PROJECTS = ("lab", "beamline", "other")
@@ -236,9 +240,69 @@ def test_a_forged_circle_ends() -> None:
     assert at_fault(facts, index, "lab").keys() == {"a", "b", "c"}
 
 
-def test_an_unknown_time_of_measurement_may_lie_in_the_span_and_counts() -> None:
-    about = About(instrument="Raman 1", since="2026-03-01T00:00:00+00:00")
-    index = StatementIndex.from_active(in_force([said(about=about)]), HOLD)
-    assert index.on("x", SubjectFacts("lab", (), "Raman 1"), "lab")
-    assert not index.on("x", SubjectFacts("lab", (), "Raman 1", "2026-02-28T23:59:59+00:00"), "lab")
-    assert not index.on("x", SubjectFacts("lab", (), "Raman 2"), "lab")
+MARCH = About(instrument="Raman 1", since="2026-03-01", until="2026-04-01")
+X, Y = "0" * 26, "1" * 26
+
+
+@pytest.mark.parametrize(
+    ("about", "facts", "is_about"),
+    [
+        (MARCH, ("raman 1", "2026-03-01T00:00:00Z"), True),
+        (MARCH, ("Raman 1", ""), True),
+        (About(instrument="Raman 1", since="2026-03-01"), ("Raman 1", "2026-02-28T23:59:59Z"), False),
+        (About(instrument="Raman 1", until="2026-04-01"), ("Raman 1", "2026-03-31T23:59:59Z"), True),
+        (About(instrument="Raman 1", until="2026-04-01"), ("Raman 1", "2026-04-01T00:00:00Z"), False),
+        (About(instrument="Raman 1"), ("Raman 2", "2026-03-01T00:00:00Z"), False),
+        (About(instrument="Raman 1"), ("", "2026-03-01T00:00:00Z"), False),
+        (About(code="abc"), ("", "", "abcd"), True),
+        (About(code="abc"), ("", "", "ab"), False),
+        (About((X,)), ("", ""), True),
+        (About((Y,)), ("", ""), False),
+    ],
+)
+def test_what_a_hold_is_about(about: About, facts: tuple[str, ...], is_about: bool) -> None:
+    hold, of_data = said(about=about), SubjectFacts("lab", (), *facts)
+    assert hold.is_about(X, of_data) == is_about
+    index = StatementIndex.from_active(in_force([hold]), HOLD)
+    assert bool(index.on(X, of_data, "other")) == is_about
+    assert bool(index.on(X, of_data._replace(project="other"), "Lab")) == is_about, "as the lab sees it"
+    assert not index.on(X, of_data._replace(project="other"), "other")
+    assert bool(index.on_code(of_data.code, "lab")) == (is_about and bool(about.code))
+
+
+def test_whose_signatures_a_result_waits_for_in_words() -> None:
+    who = {"by": ["user", "bob", "eve"], "names": {"bob": "Bob"}, "makers": ["user"]}
+    named, any_two = said(AWAIT, on=[X], body={**who, "not": "maker"}), said(AWAIT, on=[X], body={"count": 2})
+    own, hold = said(AWAIT, on=[X], body=who), said(on=[X], why="torn", who="Ada", body={"count": 3})
+    maker = said(AWAIT, on=[X], body={"not": "maker", "makers": ["user"], "count": "two"})
+    assert [signers_text(one, ["eve"]) for one in (named, own, maker, any_two)] == [
+        *("Bob", "user, Bob", "any member but its maker", "any member")
+    ]
+    assert [why_not_sign(named, one) for one in ("user", "bob", "guest")] == [
+        *("the maker of a result does not sign it", "", "it waits for Bob, eve")
+    ]
+    assert [why_not_sign(one, "user") for one in (own, any_two)] == ["", ""]
+    assert [one.needed for one in (named, any_two, maker, hold)] == [1, 2, 1, 1]
+    words = Doubt(X, any_two).message(Y), Doubt(X, hold).message(X), Doubt(X, hold).message()
+    ada = f"{X} is on hold by Ada since 2026-11-01: torn"
+    waits = f"comes from {X}, which is not signed yet: it waits for any member since 2026-11-01"
+    assert words == (waits, ada, ada)
+    doubts = [Doubt(X, any_two), Doubt(Y, any_two), Doubt(X, hold)]
+    assert [doubt.is_of_candidate(X) for doubt in doubts] == [True, False, False]
+    signed = [said(SIGN, on=[X], by=by) for by in ("bob", "eve", "user")]
+    left = [bool(StatementIndex.from_active(in_force([any_two, *signed[:n]]), HOLD)) for n in range(3)]
+    assert left == [True, True, False]
+    lifting = said(REVOKE, revokes=(maker.mfid,))
+    assert in_force([maker, lifting]).statements.keys() == {maker.mfid, lifting.mfid}, "its maker does not lift it"
+
+
+def test_accounts_are_trusted_and_what_nobody_vouches_for_says_so() -> None:
+    trust, sign = said(TRUST, body={"whose": ["Bob"]}), said(SIGN, "other", on=[X], by="bob")
+    assert in_force([trust, sign]).counts(sign, "Lab")
+    assert not in_force([trust, sign]).counts(replace(sign, fault="moved"), "lab")
+    hold = said(on=[X], fault="moved", when="2026-11-02T00:00:00+00:00")
+    assert in_force([hold, replace(hold, fault="", when="2026-11-01")]).unvouched == {}
+    effects = [replace(hold, verb=verb, fault=fault).warning.partition(", which ")[2] for verb, fault in (
+        (HOLD, "moved"), (AWAIT, "moved"), (SIGN, "moved"), (SIGN, CHANGED), (TRUST, CHANGED))]  # fmt: skip
+    blocks = "blocks until it is lifted: "
+    assert effects == [*[f"{blocks}moved"] * 2, "has no effect: moved", f"has no effect: {CHANGED}", blocks + CHANGED]

@@ -33,25 +33,35 @@ def made(code: str, facts: Any = None, **inputs: list[tuple[str, str, tuple[File
     entries: dict[str, Any] = {role: [] for role in inputs}
     for part in used:
         entries[part.role].append({"mfid": part.dataset.mfid, "files": {file.name: file.sha256 for file in part.files}})
-    recipe = {"code": code * 12, "params": {}, "inputs": entries, **({"facts": facts} if facts else {})}
-    return Ingredients({**recipe, **({"salt": code} if code == "b" else {})}, used=tuple(used))
+    recipe = {"code": code * 12, "params": {"degree": 3, "old": 1}, "packages": {"numpy": "1.0", "old": "1"}, "inputs": entries}
+    if code == "b":
+        recipe |= {"salt": code, "params": {"degree": 4, "new": None}, "packages": {"numpy": "2.0", "new": "1"}}
+    return Ingredients(recipe | ({"facts": facts} if facts else {}), used=tuple(used))
 
 
 def test_each_difference_is_said_once_and_in_order() -> None:
     one, other = ("m1", "n", files(x="aa")), ("m2", "n", files(x="aa"))
-    was = {"alike": [one], "gone": [one], "named": [one], "order": [one, other], "same": [one], "two": [one, other]}
+    was = {"alike": [one], "gone": [one], "named": [one], "order": [one, other], "same": [one], "two": [one, other], "unnamed": [one]}
     before = made("a", {role: [{"name": "n", "f": 1}] for role in ("alike", "same")}, **was)
     now = {"alike": [("m2", "n", files(x="bb"))], "named": [("m2", "p", one[2])], "order": [other, one], "same": [one]}
     facts = {"alike": [{"name": "n", "f": 2}], "same": [{"name": "p", "f": {"g": 1}}]}
-    after = made("b", facts, **now, two=[("m1", "n", files(x="bb")), other])
+    after = made("b", facts, **now, new=[one], unnamed=[("m2", "", one[2])], two=[("m1", "n", files(x="bb")), other])
     assert differences(before, after) == [
         "the code changed: aaaaaaaaaaaa -> bbbbbbbbbbbb",
+        "package new changed: None -> 1",
+        "package numpy changed: 1.0 -> 2.0",
+        "package old changed: 1 -> None",
         "the salt changed: not given -> 'b'",
+        "parameter degree changed: 3 -> 4",
+        "parameter new changed: not given -> None",
+        "parameter old changed: 1 -> not given",
         "input alike: x changed: sha aaaaaaaa -> bbbbbbbb",
         "input gone has 0 datasets: 0 new, 1 gone",
         "input named is p instead of n",
+        "input new has 1 dataset: 1 new, 0 gone",
         "input order has the same datasets in another order or with other files",
         "input two has the same datasets in another order or with other files: x changed",
+        "input unnamed comes from other data: m1 -> m2",
         "name of 'n' (input same) changed: 'n' -> 'p'",
         "f of 'p' (input same) changed: 1 -> {'g': 1}",
     ]
