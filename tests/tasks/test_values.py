@@ -76,5 +76,6 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     assert store_value(object(), tmp_path).described == {"value.txt": "a builtins.object"}
 
 
-def test_the_examples_hold() -> None:
-    run_examples(Path(__file__).with_name("values.txt"))
+@pytest.mark.parametrize("name", ["values", "results"])
+def test_the_examples_hold(name: str) -> None:
+    run_examples(Path(__file__).with_name(f"{name}.txt"))
