@@ -82,7 +82,7 @@ class Currency:
             return RAW
         if not status.complete:
             return INCOMPLETE
-        if status.fills and any(self._is_current(status, key) for key in status.fills):
+        if any(self._is_current(status, key) for key in status.fills):
             return CURRENT
         if status.fills or mfid in self._successors:
             return SUPERSEDED
@@ -99,7 +99,8 @@ class Currency:
         while (following := max(self._successors.get(mfid, ()), default="")) and following not in seen:
             seen.add(following)
             mfid = following
-        return self.superseded_by(mfid) or (mfid,)
+        last = self._statuses.get(mfid)  # without slots, it is the last of its chain, or one of a circle
+        return (self.superseded_by(mfid) if last and last.fills else ()) or (mfid,)
 
     def replacements(self, mfid: str) -> set[str]:
         """Return the datasets that were made by hand to replace this one, or one of those: no run undoes that."""
