@@ -171,4 +171,9 @@ def test_a_certificate_fits_equal_values(stated: object, data: object) -> None:
 
 def test_a_statement_that_is_not_understood_certifies_nothing() -> None:
     bodies = [{**body(0, 5), "from": "some day"}, {**body(0, 5), "for": ["x"]}, {**body(0, 5), "where": "import os"}]
+    bodies += [{**body(0, 5), "kind": ""}, {**body(0, 5), "for": {"instrument_name": ["Raman 1"]}}]
     assert certificates_of(in_force([stated(CERTIFY, one, dataset(1)) for one in bodies])) == []
+    first = stated(CERTIFY, body(0, 5), dataset(1))
+    other = stated(CERTIFY, body(0, 5, kind="flat", over=[first.mfid]), dataset(2))
+    left = {one.kind: (one.who, one.spans) for one in certificates_of(in_force([first, replace(other, who="Ada")]))}
+    assert left == {"axis": ("user", ((day(0), day(5)),)), "flat": ("Ada", ((day(0), day(5)),))}, "of other kinds"

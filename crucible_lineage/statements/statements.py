@@ -477,7 +477,7 @@ def _fits(about: About, facts: SubjectFacts) -> bool:
     if about.project:
         return facts.project.casefold() == about.project.casefold()
     if about.code:
-        return bool(facts.code) and facts.code.startswith(about.code)
+        return facts.code.startswith(about.code)
     if not facts.instrument or facts.instrument.casefold() != about.instrument.casefold():
         return False
     if not facts.taken or not (about.since or about.until):
