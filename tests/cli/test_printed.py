@@ -1,0 +1,11 @@
+"""What commands print of a run, and how they end, as the examples in printed.txt say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.golden.stored import run_examples
+
+
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("printed.txt"))
