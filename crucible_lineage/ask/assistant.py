@@ -6,8 +6,9 @@ import inspect
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,8 @@ from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.text.masking import masked
 
-MOST_CHARACTERS = 20_000  # of an answer: chosen, some 6,000 tokens
-MOST_TEXT = 2_000  # characters of a text within an answer
 
-
-def tool_of(question: Question, session: Session, folder: Path, lock: threading.Lock) -> Callable[..., str]:
+def tool_of(question: Question, session: Session, folder: Path, lock: threading.Lock) -> Callable[..., object]:
     """Return the tool that asks a question, with its help and the types of its parameters.
 
     One is answered at a time. Pipelines are read only from files in the folder. Our errors give their messages.
@@ -33,7 +31,7 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
     parameters = question.parameters_at(TOOL)
     reads_pipelines = any(given.name == "pipeline" and given.param.is_argument for given in question.parameters)
 
-    def answer(**given: object) -> str:
+    def answer(**given: object) -> object:
         given = {name: value for name, value in given.items() if value is not None}
         try:
             with lock, redirect_stdout(sys.stderr):  # standard output is the assistant's
@@ -44,10 +42,11 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
                         raise InputError(f"{question.name} {named}: {reason}")
                     given["pipeline"] = str(path)
                 found = question(session, **given)
-                shown = masked(str(found) if found.is_text else found.to_json(), by_name=False)
-                text = shown if found.is_text else json.dumps(_shortened(shown), ensure_ascii=False)
+                if not found.is_text:
+                    return masked(bounded(_without_empty(found.to_json())), by_name=False)
+                text = str(found)
                 end = f"\n... cut: {len(text)} characters in all" if len(text) > MOST_CHARACTERS else ""
-                return f"{text[:MOST_CHARACTERS]}{end}"
+                return masked(text[:MOST_CHARACTERS] + end, by_name=False)
         except LineageError as error:
             raise ToolError(str(error)) from error
 
@@ -60,14 +59,51 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
     return answer
 
 
-def _shortened(value: Any) -> Any:
-    """Return JSON with the beginnings of long texts, which would leave less room for others."""
+def _without_empty(value: Any) -> Any:
+    """Return JSON without what is empty in the objects of its lists, which would leave less room for others."""
     if isinstance(value, Mapping):
-        return {key: _shortened(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shortened(part) for part in value]
-    is_long = isinstance(value, str) and len(value) > MOST_TEXT
-    return f"{value[:MOST_TEXT]}… ({len(value)} characters in all)" if is_long else value
+        return {key: _without_empty(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [
+            {key: part for key, part in entry.items() if part not in (None, "", [], {})}
+            if isinstance(entry, dict)
+            else entry
+            for entry in value
+        ]
+    return value
+
+
+MOST_CHARACTERS = 20_000  # of an answer as JSON: chosen, some 6,000 tokens
+MOST_ITEMS = 200  # of a list within an answer
+MOST_TEXT = 2_000  # characters of a text within an answer
+
+
+def bounded(answer: Mapping[str, object]) -> dict[str, object]:
+    """Return the answer within MOST_CHARACTERS as JSON. `cut` lists what was shortened, with its full length."""
+    items, text = MOST_ITEMS, MOST_TEXT
+    while True:
+        cut: list[str] = []
+        short = {key: _within(value, key, items, text, cut) for key, value in answer.items()}
+        if cut:
+            short["cut"] = cut[:20]
+        if len(json.dumps(short, ensure_ascii=False, default=str)) <= MOST_CHARACTERS or items <= 1:
+            return short
+        items, text = items // 2, max(text // 2, 80)
+
+
+def _within(value: object, path: str, items: int, text: int, cut: list[str]) -> object:
+    if isinstance(value, str):
+        if len(value) > text:
+            cut.append(f"{path}: {len(value)} characters")
+        return value if len(value) <= text else f"{value[:text]}…"
+    if not isinstance(value, Mapping | Sequence):
+        return value
+    if len(value) > items:
+        cut.append(f"{path}: {len(value)} {'entries' if isinstance(value, Mapping) else 'items'}")
+    if isinstance(value, Mapping):
+        parts = islice(value.items(), items)
+        return {str(key): _within(part, f"{path}.{key}", items, text, cut) for key, part in parts}
+    return [_within(part, f"{path}[{at}]", items, text, cut) for at, part in enumerate(value[:items])]
 
 
 INSTRUCTIONS = """\
