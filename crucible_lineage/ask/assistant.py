@@ -42,11 +42,11 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
                         raise InputError(f"{question.name} {named}: {reason}")
                     given["pipeline"] = str(path)
                 found = question(session, **given)
-                if not found.is_text:
-                    return masked(bounded(_without_empty(found.to_json())), by_name=False)
-                text = str(found)
+                if not found.is_text:  # masked as a whole: of a secret that was cut, the rest would not look like one
+                    return bounded(_without_empty(masked(found.to_json(), by_name=False)))
+                text = masked(str(found), by_name=False)
                 end = f"\n... cut: {len(text)} characters in all" if len(text) > MOST_CHARACTERS else ""
-                return masked(text[:MOST_CHARACTERS] + end, by_name=False)
+                return text[:MOST_CHARACTERS] + end
         except LineageError as error:
             raise ToolError(str(error)) from error
 
