@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from html import escape
 from importlib.metadata import entry_points
@@ -20,7 +21,7 @@ from crucible_lineage.ask.question import MODULES
 from crucible_lineage.ask.view import DatasetView, ListedFile, existing, show_dataset
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.machine.csv_files import csv_form
+from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
@@ -207,9 +208,9 @@ def add_loader(ending: str, loader: Loader) -> None:
 
 
 def load_file(path: Path) -> Any:
-    """Load a file: a DataFrame (`.csv`, `.tsv`, `.parquet`, `.xlsx`), what JSON holds, an array (`.npy`, `.npz`), an
-    open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or the
-    value of a registered loader.
+    """Load a file: a DataFrame (`.csv`, `.tsv`, `.parquet`, `.xlsx`; without pandas a list of dicts for the
+    first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
+    (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or the value of a registered loader.
 
     In CSV, lines above the first row that begin with `#` are comments, and semicolons or tabs may separate cells, with
     commas in decimal numbers. A first row with only numbers is data; its columns are `column_1` and so on.
@@ -241,9 +242,12 @@ def _load(loader: Loader, path: Path, ending: str) -> Any:
 
 
 def _csv(path: Path) -> Any:
-    import pandas
-
     form = csv_form(path)
+    try:
+        import pandas
+    except ImportError:
+        names = _distinct(form.columns)
+        return [dict(zip(names, map(form.with_point, cells), strict=True)) for _, cells in csv_rows(path, form)]
     made_up = None if form.has_header else form.columns
     with warnings.catch_warnings():  # else pandas drops cells, or takes the first column for an index
         warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -254,6 +258,16 @@ def _csv(path: Path) -> Any:
             )  # fmt: skip
         except pandas.errors.ParserWarning as warning:
             raise ValueError("there are more cells than columns") from warning
+
+
+def _distinct(columns: Sequence[str]) -> list[str]:
+    """Return the names as pandas makes them distinct: `x`, `x.1`."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in columns:
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return names
 
 
 def _by(library: str, function: str, *arguments: object, **options: object) -> Loader:
