@@ -291,7 +291,7 @@ def by_notebook(project: Project) -> States:
 def by_assistant(project: Project) -> States:
     with connect(project.bob.data, url=project.bob.url, api_key=project.bob.key) as catalogue:
         tool = tool_of(find_question("list"), catalogue.session, project.folder, threading.Lock())
-        found = json.loads(tool(project=project.name, every=True))
+        found: Any = tool(project=project.name, every=True)
         return states_in(found["datasets"])
 
 
