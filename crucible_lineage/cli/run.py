@@ -158,7 +158,8 @@ def _lines(result: RunResult, returned: Returned) -> Iterator[str]:
     if result.delivered:
         yield f"delivered {amount(len(result.delivered), 'dataset')} from an earlier run"
     if outcomes and not result.executed and result.ok and not result.held:
-        yield "everything is up to date; nothing was run"
+        chosen = "what was chosen" if Outcome.LEFT_OUT in outcomes else "everything"
+        yield f"{chosen} is up to date; nothing was run"
     yield from _returned_lines(returned, len(result.executed))
     for mfid in list(result.datasets.values())[-1].values() if result.datasets else ():
         yield f"see it: {next_command('lineage', mfid)}"
