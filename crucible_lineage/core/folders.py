@@ -65,15 +65,27 @@ def machine_id(data: Path) -> str:
 
 
 @contextmanager
-def in_use(path: Path) -> Iterator[None]:
-    """Mark `path` as in use during this block, by a lock that ends with this process."""
+def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
+    """Mark `path` as in use during this block, by a lock of its own or a link to `held`, until this process ends."""
     try:
+        if held is not None and _linked(held, _mark(path)):
+            yield
+            return
         from filelock import FileLock  # a plan does not need it
 
         with FileLock(_mark(path), mode=0o600):
             yield
     finally:
         _mark(path).unlink(missing_ok=True)
+
+
+def _linked(held: Path, mark: Path) -> bool:
+    """Link the mark to a lock. Return False if the file system has no links."""
+    try:
+        mark.hardlink_to(held)
+    except OSError:
+        return False
+    return True
 
 
 def is_in_use(path: Path) -> bool:
@@ -195,14 +207,14 @@ def _last_change(folder: Path) -> float:
 
 
 @contextmanager
-def attempt_folder(work: Path, name: str, subfolders: Collection[str]) -> Iterator[Path]:
-    """Yield a new folder in `work`, in use during this block; it stays for some days if the block fails."""
+def attempt_folder(work: Path, name: str, subfolders: Collection[str], turn: Path) -> Iterator[Path]:
+    """Yield a new folder in `work`, in use while `turn` is held; it stays for some days if the block fails."""
     remove_old_work(private_folder(work))
     folder = work / f"{name}-{secrets.token_hex(4)}"
     needed = {folder / parent for path in subfolders for parent in _with_parents(path)}
     for path in (folder, *sorted(needed)):
         path.mkdir(OWNER_FOLDER)
-    with in_use(folder):
+    with in_use(folder, turn):
         yield folder
         remove_folder(folder)
 

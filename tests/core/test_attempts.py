@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from crucible_lineage.core.folders import attempt_folder, is_in_use
 
@@ -17,6 +19,12 @@ def work(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
+@pytest.fixture
+def turn(tmp_path: Path) -> Iterator[Path]:
+    with FileLock(tmp_path / "turn.lock"):
+        yield tmp_path / "turn.lock"
+
+
 def tree(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
@@ -24,12 +32,12 @@ def tree(folder: Path) -> list[str]:
 EMPTY = ["inputs", "inputs/dark", "inputs/dark/1", "inputs/raw", "inputs/raw/1", "inputs/raw/2"]
 
 
-def test_whatever_an_attempt_leaves_the_next_one_finds_its_empty_folders_only(work: Path) -> None:
+def test_whatever_an_attempt_leaves_the_next_one_finds_its_empty_folders_only(work: Path, turn: Path) -> None:
     rng, elsewhere = random.Random(7), work.parent / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept").write_text("kept")
     for number in range(50):
-        with attempt_folder(work, "step", INPUTS) as folder:
+        with attempt_folder(work, "step", INPUTS, turn) as folder:
             assert (tree(folder), is_in_use(folder)) == (EMPTY, True)
             for _ in range(rng.randrange(6)):
                 places = [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]
@@ -49,16 +57,16 @@ def test_whatever_an_attempt_leaves_the_next_one_finds_its_empty_folders_only(wo
     assert list(work.iterdir()) == []
 
 
-def test_a_failed_attempt_stays_as_it_is(work: Path) -> None:
+def test_a_failed_attempt_stays_as_it_is(work: Path, turn: Path) -> None:
     def fail() -> None:
-        with attempt_folder(work, "step", INPUTS) as folder:
+        with attempt_folder(work, "step", INPUTS, turn) as folder:
             (folder / "step.log").write_text("what it printed")
             raise RuntimeError(folder)
 
     with pytest.raises(RuntimeError) as failed:
         fail()
     folder = failed.value.args[0]
-    with attempt_folder(work, "step", INPUTS):
+    with attempt_folder(work, "step", INPUTS, turn):
         pass
     assert list(work.iterdir()) == [folder]
     assert "step.log" in tree(folder)

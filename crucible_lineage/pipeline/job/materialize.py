@@ -57,7 +57,7 @@ def materialize_step(
     They are at Crucible, or made and queued by `deliveries`. `on_line` receives each line that the step prints, as do
     the listeners of this process.
     """
-    with session.turn(job.mfid):
+    with session.turn(job.mfid) as turn:
         session.outbox.row(job.mfid)
         ids = {planned.output: planned.mfid for planned in job.outputs}
         existing = {output: dataset for output, mfid in ids.items() if (dataset := session.known(mfid))}
@@ -71,7 +71,7 @@ def materialize_step(
         began = time.monotonic()
         report_phase(job.run_id, job.name, Outcome.STARTED)
         work = session.settings.data / "work"
-        with attempt_folder(work, file_stem(job.name), input_folders(job)) as folder:
+        with attempt_folder(work, file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, note = _execute(job, folder, session, on_line, deliveries)
             made = session.outbox.put(job.name, job.project, new, job.run_id)
         for planned in job.outputs:
