@@ -84,13 +84,15 @@ class LinkedCalls(ListedCalls[Record]):
         *,
         parent_dataset_id: str = "",
         child_dataset_id: str = "",
+        parent_mfid: str = "",
+        child_mfid: str = "",
     ) -> None:
         """Make one dataset or sample a child of another; a given relationship replaces the stored one.
 
-        `parent_dataset_id` and `child_dataset_id` are other names of the first two on Crucible's own page. Raises
-        RefusedError if that would close a cycle, or if the service does not know the relationship.
+        The named are other names of the first two, on Crucible's own page and of its client. Raises RefusedError if
+        that would close a cycle, or if the service does not know the relationship.
         """
-        parent_id, child_id = parent_id or parent_dataset_id, child_id or child_dataset_id
+        parent_id, child_id = parent_id or parent_dataset_id or parent_mfid, child_id or child_dataset_id or child_mfid
         if relationship_type not in (None, *get_args(Relationship)):
             hint = nearest(str(relationship_type), get_args(Relationship))
             raise InputError(f"there is no relationship {relationship_type!r}; {hint}")

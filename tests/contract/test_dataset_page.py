@@ -103,8 +103,10 @@ def test_links_updates_and_models_work_as_on_the_page(official_settings: Running
         client.instruments.create(instrument_id="titan", instrument_name="Titan", location="B67")
         made = client.datasets.create(DatasetCreate(dataset_name="of our own model", project_id="page-lab"))
         child = client.datasets.create(DatasetCreate(dataset_name="child", project_id="page-lab"))
-        client.datasets.link_parent_child(parent_dataset_id=made.dsid, child_dataset_id=child.dsid)
-        assert [dataset.unique_id for dataset in client.datasets.list_children(made.dsid)] == [child.dsid]
+        for parent_name, child_name in (("parent_dataset_id", "child_dataset_id"), ("parent_mfid", "child_mfid")):
+            client.datasets.link_parent_child(**{parent_name: made.dsid, child_name: child.dsid})
+            assert [dataset.unique_id for dataset in client.datasets.list_children(made.dsid)] == [child.dsid]
+            client.datasets.unlink(made.dsid, child.dsid)
         updated = client.datasets.update(made.dsid, instrument_name="Titan", measurement="TEM")
         assert (updated.instrument_id, updated.measurement) == ("titan", "TEM")
         assert client.datasets.update(made.dsid, instrument_name="a balance").instrument_name == "a balance"
