@@ -89,8 +89,8 @@ class LinkedCalls(ListedCalls[Record]):
     ) -> None:
         """Make one dataset or sample a child of another; a given relationship replaces the stored one.
 
-        The named are other names of the first two, on Crucible's own page and of its client. Raises RefusedError if
-        that would close a cycle, or if the service does not know the relationship.
+        The keywords are other names of the two ids, as on Crucible's own page and in its client. Raises RefusedError
+        if the link would close a cycle, or if the service does not know the relationship.
         """
         parent_id, child_id = parent_id or parent_dataset_id or parent_mfid, child_id or child_dataset_id or child_mfid
         if relationship_type not in (None, *get_args(Relationship)):
