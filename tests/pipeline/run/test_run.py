@@ -7,10 +7,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import StepEvent
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
 from tests.runs import forget, run, states
@@ -144,22 +140,6 @@ def test_a_missing_dataset_is_reported_before_anything_is_changed(lab: Any, sess
     with pytest.raises(InputError, match="0tr5k2ndm5zvd000nr21qakeh4"):
         run(session, lab.pipeline)
     assert session.client.projects.find("lab") is None
-
-
-def test_events_report_the_course_of_a_run(lab: Any, session: Session) -> None:
-    seen: list[StepEvent] = []
-    plan_and_run(bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 2), seen.append)
-    course = ("queued", "started", "made", "executed")
-    of_steps = [(event.step, event.outcome) for event in seen if event.step]
-    assert of_steps == [(step, outcome) for step in ("scaled", "total") for outcome in course]
-    assert all(event.seconds for event in seen if event.outcome == "executed")
-    of_the_run = [(event.outcome, event.detail, event.todo) for event in seen if not event.step]
-    of_the_run = [event for event in of_the_run if event[0] != "delivering"]  # reported only if it takes long
-    assert of_the_run == [
-        ("registering", "registering measured files: 0 of 2, 0.0 of 0.0 MB", ()),
-        ("registering", "registering measured files: 1 of 2, 0.0 of 0.0 MB", ()),
-        ("planned", "", ("scaled", "total")),
-    ]
 
 
 def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import OnHoldError, StepError, UnreachableError
-from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.errors import UnreachableError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
@@ -42,23 +40,3 @@ def test_a_run_that_ended_with_an_error_is_not_under_way(
         plan_and_run(bind_file(lab.pipeline, session.store), session, engine, lambda event: None)
     (run,) = session.journal.recent_runs("lab", 5)
     assert (run["outcome"], run["ended"] is not None) == (outcome, True)
-
-
-@pytest.mark.parametrize(
-    ("error", "counted"),
-    [(StepError("no lamp", step="scaled"), 1), (UnreachableError("away"), 0), (OnHoldError("held meanwhile"), 0)],
-)
-def test_only_failures_that_are_the_fault_of_a_step_or_its_data_count(
-    lab: Any, session: Session, error: Exception, counted: int
-) -> None:
-    class Failing(LocalEngine):
-        def start(self, job: Any) -> Any:
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            return failed
-
-    ended = plan_and_run(
-        bind_file(lab.pipeline, session.store), session, lambda: Failing(session, 1), lambda event: None
-    )
-    assert str(error) in ended.errors["scaled"]
-    assert [failure.step for failure in session.journal.failures().values()] == ["scaled"] * counted
