@@ -12,6 +12,7 @@ import pytest
 from crucible_lineage.flows.reports import as_event
 from crucible_lineage.pipeline.watch import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 from crucible_lineage.session import Session
+from tests.golden.stored import run_examples
 
 
 @pytest.fixture
@@ -65,15 +66,6 @@ def test_existing_datasets_are_not_reported_unless_requested(session: Session, n
     assert [event.mfid for event in events_of(watcher)] == [mfid]
 
 
-def test_a_project_may_be_watched_before_it_exists(session: Session, new: Any) -> None:
-    watcher = Watcher(session, "lab")
-    watcher.begin()
-    assert events_of(watcher) == []
-    session.ensure_project("lab")
-    mfid = new("first")
-    assert [event.mfid for event in events_of(watcher)] == [mfid]
-
-
 def test_unreported_events_come_again_with_the_same_ids(watched: Watcher, new: Any, session: Session) -> None:
     new("scan")
     (lost,) = next(iter(watched.poll()))  # reporting them failed, so that the rest was not requested
@@ -82,20 +74,8 @@ def test_unreported_events_come_again_with_the_same_ids(watched: Watcher, new: A
     assert as_event(again).resource["prefect.resource.id"] == f"crucible.dataset.{again.mfid}"
 
 
-def test_a_dataset_under_registration_is_reported_when_complete(
-    watched: Watcher, new: Any, session: Session, lab: Any, command: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from crucible_lineage.pipeline import watch
-
-    unfinished = {new("half")}
-    monkeypatch.setattr(watch, "OVERLAP", timedelta(0))
-    monkeypatch.setattr(watch, "_is_complete", lambda dataset: dataset.unique_id not in unfinished)
-    complete = new("whole")
-    assert [event.mfid for event in events_of(watched)] == [complete]
-    (half,) = unfinished
-    unfinished.clear()
-    assert [event.mfid for event in events_of(watched)] == [half]
-    assert events_of(watched) == []
+def test_what_is_new_follows_from_what_was_noted() -> None:
+    run_examples(Path(__file__).with_name("watcher.txt"))
 
 
 def test_an_ingestion_is_reported_when_it_has_ended(
