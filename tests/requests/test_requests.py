@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
+from tests.golden.stored import run_examples
 from tests.requests.conftest import KINDS, PIPELINE, Broker, Facility
 
 # `answer`, killed when it is about to acknowledge.
@@ -26,6 +28,10 @@ main()
 
 def message(mfid: str, **more: Any) -> str:
     return json.dumps({"dsid": mfid, **more})
+
+
+def test_what_a_message_asks_for_and_how_it_ends() -> None:
+    run_examples(Path(__file__).with_name("requests.txt"))
 
 
 def test_two_projects_and_repetitions(facility: Facility, broker: Broker) -> None:
