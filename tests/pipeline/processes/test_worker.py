@@ -19,6 +19,7 @@ from crucible_lineage.pipeline.job.worker import call_function
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes.child import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import stop_run
+from tests.golden.stored import run_examples
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 
@@ -99,6 +100,10 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
             return call_function(job, asked | {"facts": None, "params": params}, attempt, log)
 
     return calling
+
+
+def test_what_a_call_leaves_and_how_its_failure_is_told() -> None:
+    run_examples(Path(__file__).with_name("calls.txt"))
 
 
 def test_a_worker_is_reused_with_its_environment_restored(call: Any) -> None:
