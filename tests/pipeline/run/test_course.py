@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import lift, sign, state
-from tests.golden.stored import compare, normal
+from tests.golden.stored import compare, normal, run_examples
 
 
 class Diary:
@@ -114,6 +115,10 @@ def test_results_stay_become_current_again_and_are_held(diary: Diary, lab: Any, 
     diary.edit("[2, 5]", "[2]", "pipeline.yaml")
     diary.run("and no longer declared")
     compare("../pipeline/run/course/changes.txt", diary.text)
+
+
+def test_what_the_states_of_steps_mean_together() -> None:
+    run_examples(Path(__file__).with_name("states.txt"))
 
 
 ENDINGS: dict[str, BaseException] = {
