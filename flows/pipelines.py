@@ -200,10 +200,9 @@ class PrefectEngine:
         assert self.deliverer is not None
         return materialize_step(replace(job, run={**job.run, **run}), self.session, self.deliverer.add, log)
 
-    def stop(self, run_id: str) -> bool:
+    def stop(self, run_id: str) -> None:
         """Stop the processes of steps."""
         stop_run(run_id)
-        return True
 
     def result(self, running: Any) -> StepState:
         """Return the outcome of the task, which has ended."""

@@ -41,8 +41,8 @@ class Engine(Protocol):
     def result(self, running: object) -> StepState:
         """Return the outcome of a step that has ended; raises the step's error."""
 
-    def stop(self, run_id: str) -> bool:
-        """Start no more steps, and stop those that can be stopped. Return False if the others are not waited for."""
+    def stop(self, run_id: str) -> None:
+        """Start no more steps, and stop those that can be stopped; the run waits for the others."""
 
 
 class LocalEngine:
@@ -69,11 +69,10 @@ class LocalEngine:
             raise StoppedError("it was not begun, since the run was stopped") from None
         return made
 
-    def stop(self, run_id: str) -> bool:
+    def stop(self, run_id: str) -> None:
         """Cancel waiting steps and end processes; registrations go on."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         stop_run(run_id)
-        return True
 
 
 def with_retries(job: StepPlan, make: Callable[[], StepState]) -> StepState:

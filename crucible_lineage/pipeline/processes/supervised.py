@@ -34,14 +34,13 @@ _channel: socket.socket | None = None
 _server: subprocess.Popen[bytes] | None = None
 
 
-def stop_run(run_id: str) -> list[str]:
-    """End the processes of a run and let it start no others here. Return the names of their steps."""
+def stop_run(run_id: str) -> None:
+    """End the processes of a run and let it start no others here."""
     with _lock:
         _stopped.add(run_id)
         ending = [process for process in _under_way if process.run_id == run_id]
     for process in ending:
         process.end(stopped=True)
-    return [process.name for process in ending]
 
 
 def ending_error(process: Supervised, log: Path, timeout_s: float | None, *, in_time: bool) -> StepError:

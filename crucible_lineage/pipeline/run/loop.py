@@ -376,11 +376,8 @@ class Run:
         self.listener(
             StepEvent("", Outcome.STOPPING, "stopping: no further steps are started, running ones are terminated")
         )
-        if self._engine is None or self._engine.stop(self.run_id):
-            return
-        for name in list(self.steps.jobs):  # they run elsewhere, and are not waited for
-            del self.steps.jobs[name]
-            self.steps.end(name, Outcome.STOPPED, _ENDED)
+        if self._engine is not None:
+            self._engine.stop(self.run_id)
 
     def _end_open(self) -> None:
         """End the open steps at the end of the loop; a step under way may have its result nevertheless."""

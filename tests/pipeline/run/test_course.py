@@ -151,9 +151,9 @@ def test_what_an_engine_says_of_a_step_is_its_outcome(diary: Diary, lab: Any, se
             ended.set_exception(ENDINGS[job.name])
             return ended
 
-        def stop(self, run_id: str) -> bool:
+        def stop(self, run_id: str) -> None:
             cancelled.cancel()
-            return super().stop(run_id)
+            super().stop(run_id)
 
     scaled = "{uses: LABMODULE:scale, inputs: {counts: first}, params: {factor: NUMBER}}"
     steps = "".join(f"  {name}: {scaled.replace('NUMBER', str(n))}\n" for n, name in enumerate([*ENDINGS, "good"], 1))
