@@ -9,6 +9,7 @@ import pytest
 
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.session import Session
+from tests.golden.stored import run_examples
 
 MODULE = """
 import hashlib
@@ -53,6 +54,10 @@ def declare(lab: Any, step: str) -> Path:
         """
     )
     return path
+
+
+def test_what_calls_in_a_flow_are_about_and_the_slots_that_they_fill() -> None:
+    run_examples(Path(__file__).with_name("calls.txt"))
 
 
 def test_parameters_are_converted_to_the_annotations_of_the_function(lab: Any, run: Any, session: Session) -> None:
