@@ -17,6 +17,7 @@ from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervised
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
 from tests.eventually import eventually, has_ended
+from tests.golden.stored import run_examples
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has none")
 
@@ -118,15 +119,8 @@ def test_a_stopped_process_is_terminated_and_then_killed(tmp_path: Path) -> None
         Supervised(["true"], printed.append, "next", run_id="stopped")
 
 
-def test_the_exit_code_is_that_of_the_command(tmp_path: Path) -> None:
-    for code, expected in (("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 11)", -11), ("pass", 0)):
-        process = Supervised([sys.executable, "-c", code], lambda data: None, "x")
-        assert process.wait(60)
-        assert process.code == expected
-    with pytest.raises(FileNotFoundError):
-        Supervised([str(tmp_path / "none")], lambda data: None, "x")
-    with pytest.raises(PermissionError):
-        Supervised([str(tmp_path)], lambda data: None, "x")
+def test_what_a_process_gets_and_gives_and_how_its_end_is_told() -> None:
+    run_examples(Path(__file__).with_name("processes.txt"))
 
 
 def test_a_killed_supervisor_ends_its_command(tmp_path: Path) -> None:
