@@ -18,47 +18,6 @@ def test_the_steps_of_a_valid_pipeline_are_bound_in_an_order_of_execution(lab: A
     assert bound.steps["scaled"].inspection.params == {"factor": 3.0}
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "location", "words"),
-    [
-        ('12:00:00Z"', '12:00:00Z", metadata: {crucible_lineage: 1}', "5:63", "'crucible_lineage' is reserved for the"),
-        (
-            "left: scaled",
-            "left: {from: scaled, group_by: sample}",
-            "14:14",
-            "an entry of the metadata is metadata.sample",
-        ),
-        ("file: first.txt", "file: ../lab", "5:11", "is a folder; name its files, as in lab/*"),
-        ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a Python module; did you mean"),
-    ],
-)
-def test_a_fault_is_reported_with_its_location(
-    lab: Any, faults: Any, old: str, new: str, location: str, words: str
-) -> None:
-    text = lab.pipeline.read_text().replace(lab.module, "LABMODULE")
-    assert old in text
-    found = faults(lab.declare(text.replace(old, new, 1)))
-    assert any(message.startswith(f"{location}: ") and words in message for message in found), found
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("import numpyy", "no module 'numpyy' is installed; did you mean 'numpy'? (import numpyy)"),
-        ("x = (1,", "cannot be read: '(' was never closed"),
-        ("x = 1 / 0", "ZeroDivisionError: division by zero (x = 1 / 0)"),
-    ],
-)
-def test_a_module_that_cannot_be_imported_is_one_fault_at_its_line(lab: Any, line: str, words: str) -> None:
-    module = lab.file("broken_lab.py", f"from pathlib import Path\n{line}\n")
-    text = lab.pipeline.read_text().replace(f"{lab.module}:", "broken_lab:")
-    with pytest.raises(InputError) as caught:
-        bind_file(lab.declare(text), None)
-    (fault,) = (fault for fault in caught.value.faults if "broken_lab" in fault.message)
-    assert (fault.file, fault.line) == (str(module), 2)
-    assert words in fault.message
-
-
 def test_a_function_that_cannot_be_a_step_does_not_affect_others(lab: Any, run: Any) -> None:
     module = lab.folder / f"{lab.module}.py"
     wrong = "\n\n@step\ndef wrong(counts: str, *, out: Path) -> None: ...\n"

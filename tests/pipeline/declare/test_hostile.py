@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.yaml import parse_document
 from crucible_lineage.pipeline.plan.bind import bind_file
 
@@ -19,7 +18,7 @@ Faults = Callable[..., list[str]]
 
 PIPELINE = """
 pipeline: counting
-project: lab
+project: no
 inputs:
   first: {file: first.txt}
 steps:
@@ -27,63 +26,28 @@ steps:
 """
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("factor: 3", "factor: !!python/object/apply:os.system ['touch pwned']", "tags (tag:yaml.org,2002:python"),
-        ("project: lab", "project: lab\nproject: other", "4:1: 'project' is given twice; the first is in line 3"),
-        ("factor: 3", "factor: .nan", "JSON has no such number"),
-        ("factor: 3", "factor: 1e999", "JSON has no such number"),
-        ("factor: 3", f"factor: {'9' * 5000}", "too long"),
-        ("project: lab", "project: no", ""),  # a valid name of a project
-        ("project: lab", "project: 12", "project: Input should be a valid string"),
-        ("project: lab", "<<: {project: lab}", "unknown key '<<'"),
-        ("project: lab", "project: lab\npath: /etc/passwd", "unknown key 'path'"),
-        ("uses:", "folder: /etc, uses:", "unknown key 'folder'"),
-        ("{file: first.txt}", "{each: [{folder: /etc, file: first.txt}]}", "unknown key 'folder'"),
-    ],
-)
-def test_hostile_content_is_refused_with_its_location(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
-    assert old in PIPELINE
-    path = lab.declare(PIPELINE.replace(old, new, 1))
-    if not words:
-        assert load_pipeline(path).project == "no"
-        return
-    found = faults(path)
-    assert any(words in message for message in found), found
-    assert not list(Path.cwd().glob("pwned"))
-
-
-def test_a_wrong_item_of_a_list_is_one_fault(lab: Any, faults: Faults) -> None:
-    path = lab.declare(PIPELINE.replace('uses: "LABMODULE:scale"', "run: [sort, 3]"))
-    assert faults(path) == ["7:24: steps.scaled.run.1: Input should be a valid string (given: 3)"]
-
-
-@pytest.mark.parametrize("text", ["[]", "text", "{}", "# nothing\n", "\x00"])
-def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: str) -> None:
-    assert faults(lab.declare(text))
+CONTROL = "control characters are not allowed"
+MISSING = [f"1:1: the key {key!r} is missing" for key in ("pipeline", "project", "inputs", "steps")]
 
 
 @pytest.mark.parametrize(
-    ("template", "words"),
+    ("text", "expected"),
     [
-        ("{counts.__class__.__init__.__globals__}", "{counts.__class__.__init__.__globals__}; "),
-        ("{conts.dataset_name}", "did you mean 'counts.dataset_name'?"),
-        ("{}", "cannot be filled in"),
-        ("{step:{output}}", "cannot be filled in"),
-        ("{params.factor:d}", "cannot be filled in"),
+        ("[]", ["1:1: a pipeline is a mapping with the keys pipeline, project, steps"]),
+        ("text", ["1:1: a pipeline is a mapping with the keys pipeline, project, steps"]),
+        ("{}", MISSING),
+        ("# nothing\n", ["1: the file is empty"]),
+        ("\x00", [f"1:1: this is not valid YAML: unacceptable character #x0000: {CONTROL}"]),
     ],
 )
-def test_a_name_may_use_fields_and_parameters_only(lab: Any, faults: Faults, template: str, words: str) -> None:
-    text = PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")
-    (found,) = faults(lab.declare(text))
-    assert found.startswith("7:")
-    assert words in found
+def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: str, expected: list[str]) -> None:
+    assert faults(lab.declare(text)) == expected
 
 
 def test_a_name_that_can_be_filled_in_is_valid(lab: Any) -> None:
     template = "{counts.dataset_name}, {params.factor:.1f} {{x}} {step}.{output!r}"
-    bind_file(lab.declare(PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")))
+    text = PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")
+    assert bind_file(lab.declare(text)).spec.project == "no"
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,9 +23,6 @@ steps:
     params: {factor: "${params.factor}"}
     output: {dataset_name: "scaled by ${params.factor} in ${params.where}", keywords: ["${params.where}"]}
 """
-MADE_BY = 'params: {factor: "${params.factor}"}'
-
-Faults = Callable[..., list[str]]
 
 
 def test_a_single_reference_keeps_its_type_and_becomes_text_within_text(lab: Any) -> None:
@@ -46,41 +42,3 @@ def test_a_parameter_may_refer_to_another_one_from_the_environment(lab: Any, mon
     monkeypatch.setenv("LAB_FACTOR", "2.5")
     bound = bind_file(lab.declare(PIPELINE.replace("{factor: 3,", '{factor: "${env.LAB_FACTOR}",')))
     assert bound.steps["scaled"].inspection.params == {"factor": 2.5}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        (MADE_BY, 'params: {factor: "${params.facter}"}', "12:14: ${params.facter}: `params:` at the top has no"),
-        (MADE_BY, 'params: {factor: "${env.LAB_FACTER}"}', "name the variable first, as in `env: [LAB_FACTER]`"),
-        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}', "the environment variable LAB_FACTOR is not set"),
-        ("uses: LABMODULE:scale", 'run: "cat ${params.factor}"', "a command takes parameters as {params.NAME}"),
-    ],
-)
-def test_an_unresolved_reference_is_reported_with_its_location(
-    lab: Any, faults: Faults, old: str, new: str, words: str
-) -> None:
-    assert old in PIPELINE
-    found = faults(lab.declare(PIPELINE.replace(old, new, 1)))
-    assert any(words in message for message in found), found
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}'),  # found when the function's annotation is checked
-        ("inputs: {counts: first}", 'inputs: {counts: first}\n    retries: "${env.LAB_FACTOR}"'),
-        ("{factor: 3,", '{factor: "${env.LAB_FACTOR}",'),
-        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}\n    run: cat'),
-        ("{file: first.txt,", '{file: first.txt, measurement: {lamp: "${env.LAB_FACTOR}"},'),
-    ],
-)
-def test_a_value_of_the_environment_is_not_shown_in_a_fault(
-    lab: Any, faults: Faults, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str]
-) -> None:
-    monkeypatch.setenv("LAB_FACTOR", "known-here-alone")  # other tests' secrets are masked in this process
-    assert change[0] in PIPELINE
-    found = faults(lab.declare(PIPELINE.replace(*change)))
-    assert found
-    assert not any("alone" in message for message in found), found
-    assert any("a value from the environment" in message for message in found), found

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -106,27 +104,3 @@ def test_a_line_for_a_shell_is_run_again_as_one(lab: Any, run: Any, session: Ses
     (outputs,) = result.datasets.values()
     (top,) = (f for f in session.client.datasets.list_files(outputs["out"]) if f.filename == "top")
     assert session.client.files.download_bytes(top) == b"3\n2\n"
-
-
-@pytest.mark.parametrize(
-    ("run", "fault"),
-    [
-        ("nosuch {inputs.counts} {out}", "there is no command 'nosuch' on the path, nor a file of that name in"),
-        ("folder {inputs.counts} {out}", "there is no command 'folder' on the path"),
-        ("sort {inputs.counts} >{out}/x 2>&1", "so >, 2>& would be an argument"),
-        ("sort {inputs.counts} {out} $HOME `date` $(date)", "so $HOME, `, $( would be an argument"),
-        ("sort http://lab/x?a=1&b=2 --over=x>3 {inputs.counts} {out}", None),
-        ("sort 'a|b' \"c > d; e\" f\\\\;g {inputs.counts} {out}", None),
-    ],
-)
-def test_a_missing_program_and_shell_syntax_without_a_shell_are_reported(lab: Any, run: str, fault: str | None) -> None:
-    lab.file("a file.txt", "1\n")
-    (lab.folder / "folder").mkdir()
-    lines = (line for line in SHELL.splitlines() if "params:" not in line)
-    path = lab.declare("\n".join(f"    run: {json.dumps(run)}" if "run:" in line else line for line in lines))
-    if fault is None:
-        assert bind_file(path).steps["top"]
-        return
-    with pytest.raises(InputError) as caught:
-        bind_file(path)
-    assert fault in str(caught.value)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
@@ -166,35 +165,3 @@ def test_a_parameter_on_which_the_data_of_a_step_differ_blocks_it(lab: Any, spec
     (first, second) = make_plan(bind_file(lab.pipeline, session.store), session).steps
     assert "parameter 'power' of step 'mean' is 'A'" in first.causes[0]
     assert second.state == "blocked"
-
-
-FAULTS = {"group_by: [instrument]": "a record has no field 'instrument'; "}
-
-
-@pytest.mark.parametrize("keys", FAULTS)
-def test_a_wrong_grouping_is_a_fault_at_its_location(lab: Any, spectra: Path, keys: str) -> None:
-    text = GROUPED.replace("group_by: [instrument_name, metadata.power_mW]", keys)
-    with pytest.raises(InputError) as raised:
-        bind_file(lab.declare(text))
-    (fault,) = [fault for fault in raised.value.faults if FAULTS[keys] in fault.message]
-    assert fault.line == 13
-
-
-@pytest.mark.parametrize(
-    ("text", "words", "line"),
-    [
-        (GROUPED.replace("each: true", "session_name: may"), "spectra cannot be grouped; give it `each: true`", 13),
-        (GROUPED.replace("(\\d+)mW", "(\\d+mW"), "is not a regular expression", 9),
-        (GROUPED.replace('"{spectra.', '"{spectrum.'), "has no input 'spectrum'; did you mean 'spectra'", 14),
-        (
-            GROUPED + "  x: {uses: 'LABMODULE:gather', inputs: {means: {from: mean, group_by: metadata.laser}}}\n",
-            "mean is already grouped by instrument_name, metadata.power_mW, and not by metadata.laser",
-            15,
-        ),
-    ],
-)
-def test_other_faults_of_groups(lab: Any, spectra: Path, text: str, words: str, line: int) -> None:
-    with pytest.raises(InputError) as raised:
-        bind_file(lab.declare(text))
-    (fault,) = [fault for fault in raised.value.faults if words in fault.message]
-    assert fault.line == line

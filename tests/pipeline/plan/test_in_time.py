@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.explain import explain
-from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.session import Session
 from tests.nights import share
 
@@ -292,17 +290,3 @@ def test_nights_are_those_of_the_declared_time_zone(lab: Any, register: Any, pla
     assert len(planned(lab.declare(MASTERS))) == 2
     local = MASTERS.replace("project: lab", "project: lab\ntimezone: America/Los_Angeles")
     assert list(planned(lab.declare(local))) == ["master_bias[A, 2024-05-10]"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("nearest: before, match", "match", "`match` is about a partner in time; add `nearest: before`"),
-        ("measurement: exposure", "mesurement: exposure", "no filter 'mesurement'; did you mean 'measurement'?"),
-    ],
-)
-def test_faults_of_relations_are_found_by_check(lab: Any, register: Any, old: str, new: str, words: str) -> None:
-    assert old in NIGHT
-    with pytest.raises(InputError) as raised:
-        bind_file(lab.declare(NIGHT.replace(old, new, 1)))
-    assert any(words in fault.message for fault in raised.value.faults), raised.value.faults

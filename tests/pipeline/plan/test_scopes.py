@@ -11,7 +11,6 @@ from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.table import make_table
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.session import Session
 
 STEPS = """
@@ -112,19 +111,6 @@ def test_steps_after_a_group_of_a_variant_have_its_dimensions(swept: Any, run: A
     assert result.ok, result.errors
     assert text_of(result.datasets["show[gold, window_nm=10]"]["out"]) == "15.0"
     assert text_of(result.datasets["all[iron]"]["out"]) == "16.5"
-
-
-@pytest.mark.parametrize(
-    ("new", "words"),
-    [
-        ("group_by: params.width", "no matrix above smooth sweeps 'width'; there are: window_nm"),
-        ("across: window_nm", "across joins swept parameters within groups; add group_by"),
-    ],
-)
-def test_faults_of_groups_of_variants_are_found_by_check(swept: Any, new: str, words: str) -> None:
-    with pytest.raises(InputError) as raised:
-        bind_file(swept.declare(SWEPT.replace("group_by: metadata.sample", new)))
-    assert any(words in fault.message for fault in raised.value.faults), raised.value.faults
 
 
 NAMED = """
