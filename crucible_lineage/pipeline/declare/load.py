@@ -347,7 +347,7 @@ def _follows(error: JsonMapping, location: Location, errors: Errors) -> bool:
         within = ((other, its["type"]) for other, its in errors if other[: len(location)] == location)
         return any(found != (location, kind) for found in within)
     if kind == "too_short":  # its items have faults of their own
-        return any(other[:-1][: len(location)] == location for other, _ in errors)
+        return any(other[: len(location)] == location and its["type"] != kind for other, its in errors)
     if kind == "missing":  # present under a misspelt name, which is reported as unknown
         beside = [
             other[-1] for other, its in errors if its["type"] == "extra_forbidden" and other[:-1] == location[:-1]
@@ -395,7 +395,10 @@ def location_of(error: JsonMapping, data: object) -> Location:
             part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
         ):
             location, data = (*location, part), _at(data, (part,))
-    return (*location, raw[-1]) if error["type"] == "missing" else location
+    if error["type"] == "missing":
+        return (*location, raw[-1])
+    is_shared = raw[2:4] == ("each", "each") and len(location) == 4 and len(raw) > 5  # a key beside the list
+    return (*location[:2], raw[5]) if is_shared else location
 
 
 def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:

@@ -312,7 +312,10 @@ def input_faults(spec: PipelineSpec, raw: dict[str, object], unread: Collection[
         for index, entry in enumerate(entries):
             location = ("inputs", name, *(("each", index) if isinstance(declared, EachInput) else ()))
             if isinstance(entry, FileInput):
-                yield from (((*location, "file"), message) for message in _file_faults(entry, optional=optional))
+                try:
+                    yield from (((*location, "file"), message) for message in _file_faults(entry, optional=optional))
+                except InputError as error:  # its package is not installed
+                    yield (*location, "file"), str(error)
                 try:
                     _ = entry.header and header_function(entry.header, entry.folder)
                 except InputError as error:
