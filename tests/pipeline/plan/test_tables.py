@@ -22,6 +22,12 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements.calibrations import NO_END, Calibrations, Certificate
 from crucible_lineage.step import step
+from tests.golden.stored import run_examples
+
+
+@pytest.mark.parametrize("name", ["plans", "parts"])
+def test_the_examples_hold(name: str) -> None:
+    run_examples(Path(__file__).with_name(f"{name}.txt"))
 
 
 def files(**content: str) -> tuple[FileRef, ...]:
