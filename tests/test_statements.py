@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -34,6 +35,12 @@ from crucible_lineage.statements.statements import (
     statement_in,
     why_not_sign,
 )
+from tests.golden.stored import run_examples
+
+
+def test_statements_and_certificates_say_what_the_examples_say() -> None:
+    run_examples(Path(__file__).with_name("statements.txt"))
+
 
 PROJECTS = ("lab", "beamline", "other")
 

@@ -15,8 +15,13 @@ import pytest
 
 from crucible_lineage.fingerprint.walk import code_fingerprint
 from crucible_lineage.step import Step
+from tests.golden.stored import run_examples
 
 ModuleOf = Callable[[str], ModuleType]
+
+
+def test_trees_names_and_values_are_told_as_the_examples_say() -> None:
+    run_examples(Path(__file__).with_name("source.txt"))
 
 
 def test_what_was_reached_is_listed_by_name(laboratory: Any) -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.session import Session
+from tests.golden.stored import run_examples
 
 POOL = """
 
@@ -65,6 +66,10 @@ def plan(ask: Ask, path: Path) -> dict[str, Any]:
 
 def listed(ask: Ask, *more: str) -> dict[str, Any]:
     return {dataset["mfid"]: dataset for dataset in ask("list", "--project", "lab", "--all", *more)["datasets"]}
+
+
+def test_slots_are_filled_as_the_examples_say() -> None:
+    run_examples(Path(__file__).with_name("slots.txt"))
 
 
 def test_a_plan_and_a_run_call_doubtful_what_a_list_calls_doubtful(lab: Any, ask: Ask) -> None:
