@@ -212,7 +212,7 @@ def canonical_value(value: object, name: str, home: str | None = None, *, reveal
             return plain_value(part.get_secret_value(), path, other)
         raise InputError(
             f"parameter {path!r} is or contains a secret, whose value must not enter an id or a record; name the "
-            f"parameter in @step(secrets=[{path.partition('.')[0]!r}]), or take the secret from a block or the "
+            f"parameter in @step(secrets=[{name!r}]), or take the secret from a block or the "
             "environment inside the step"
         )
 
