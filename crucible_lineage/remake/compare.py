@@ -303,7 +303,7 @@ def _array_numbers(name: str, was: Any, now: Any, notes: list[str]) -> Pairs:
         notes.append(f"{label} is {was.dtype} by the record, {now.dtype} was made")
     parts = [(f"{name}.{column}", was[column], now[column]) for column in was.dtype.names or ()]
     if was.dtype.kind == now.dtype.kind == "c":
-        parts = [(f"{name}, real part", was.real, now.real), (f"{name}, imaginary part", was.imag, now.imag)]
+        parts = [(f"{label}, real part", was.real, now.real), (f"{label}, imaginary part", was.imag, now.imag)]
     for part, old_part, new_part in parts:
         yield from _array_numbers(part, old_part, new_part, notes)
     if parts:
@@ -317,10 +317,10 @@ def _array_numbers(name: str, was: Any, now: Any, notes: list[str]) -> Pairs:
     if old.dtype.kind == new.dtype.kind == "f":
         same = (same | (np.isnan(old) & np.isnan(new))) & (np.signbit(old) == np.signbit(new))
     if same.all() and old.size:
-        yield name, _plain(old[0]), _plain(old[0])
+        yield label, _plain(old[0]), _plain(old[0])
     for flat_index in np.flatnonzero(~same):
         index = ", ".join(map(str, np.unravel_index(flat_index, was.shape))) if was.shape else ""
-        yield f"{name}[{index}]" if index else name, _plain(old[flat_index]), _plain(new[flat_index])
+        yield f"{name}[{index}]" if index else label, _plain(old[flat_index]), _plain(new[flat_index])
 
 
 def _plain(number: Any) -> int | float:
