@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from prefect import flow, task
-from prefect.client.orchestration import get_client
+from prefect.blocks.system import Secret
+from prefect.cache_policies import INPUTS
+from prefect.states import Completed, Failed
+from prefect.transactions import transaction
+from prefect.utilities.annotations import quote
 
 from crucible_lineage.tasks import CrucibleConnection, lineage, registering, session_for
 
 HERE = CrucibleConnection(data=sys.argv[1])
 FOLDER = Path(sys.argv[2])
+
+
+def registered(function: Callable[..., Any], **options: Any) -> Any:
+    """Return a flow that registers in a project of its name."""
+    return flow(registering(function.__name__.replace("_", "-"), crucible=HERE, **options)(function))
 
 
 @task
@@ -33,103 +43,40 @@ def fail(image: np.ndarray[Any, Any]) -> float:
     raise ValueError("no beam")
 
 
-def names() -> Any:
-    @flow
-    @registering("names-of-results", crucible=HERE)
-    def process() -> float:
-        acquire(5.0, "dark")
-        return total(acquire(2.5))
-
-    process()
-    found = session_for(HERE).client.datasets.list(project_id="names-of-results", limit=None)
-    return sorted(str(one.dataset_name) for one in found)
+@task
+def take(value: Any, *more: Any, **named: Any) -> list[str]:
+    return [type(each).__name__ for each in (value, *more, *named.values())]
 
 
-def failed() -> Any:
-    """Fail, with an artifact of all results, even unconnected ones."""
-
-    @flow(name="fails")
-    @registering("failed-run", crucible=HERE)
-    def process() -> None:
-        acquire(1.0)
-        total(acquire(2.0))
-        fail(acquire(3.0))
-
-    state = process(return_state=True)
-    with get_client(sync_client=True) as client:
-        (one,) = [
-            found
-            for found in _artifacts(client)
-            if str(found["flow_run_id"]) == str(state.state_details.flow_run_id) and found["key"] == "lineage"
-        ]
-    return [state.name, [name in one["data"] for name in ("acquire [1.0]", "acquire [2.0]", "acquire [3.0]", "total")]]
+@task
+def scale(image: np.ndarray[Any, Any], by: int) -> np.ndarray[Any, Any]:
+    return image * by
 
 
-def _artifacts(client: Any) -> Any:
-    return client._client.post("/artifacts/filter", json={}).json()
+def a_failing_run() -> None:
+    acquire(5.0, "dark")
+    total(acquire(2.5))
+    fail(acquire(3.0))
 
 
-def strict() -> Any:
-    @flow
-    @registering("strict-run", crucible=HERE, strict=True)
-    def process(derived: bool) -> float:
-        image = acquire(4.0) + np.arange(8.0)
-        return total(lineage.derived(image * 2, acquire(4.0)) if derived else image * 2)
-
-    try:
-        process(False)
-    except Exception as error:
-        return [type(error).__name__, str(error).partition(". ")[0], process(True)]
-    return None
+def a_strict_run(derived: bool) -> float:
+    image = acquire(4.0) + np.arange(8.0)
+    return total(lineage.derived(image * 2, acquire(4.0)) if derived else image * 2)
 
 
-def unknown() -> Any:
-    """Note in the metadata that parents are not known."""
-
-    @flow
-    @registering("unknown-parents", crucible=HERE)
-    def process() -> float:
-        return total(acquire(4.0) + np.arange(8.0))
-
-    process()
-    found = session_for(HERE).client.datasets.list(
-        project_id="unknown-parents", keyword=None, include_metadata=True, limit=None
-    )
-    return [
-        (one.scientific_metadata or {})["flow"].get("unknown_parents")
-        for one in found
-        if (one.scientific_metadata or {}).get("flow", {}).get("task") == "total"
-    ]
-
-
-def described() -> Any:
-    """Describe a result while the task runs, with a dataset and an address that it used."""
-
+def a_described_run() -> None:
     @task
-    @lineage.options(ignore="password")
+    @lineage.options(ignore="password", data_type="curve")
     def reduce(uid: str, password: str) -> list[float]:
         lineage.used(f"tiled://raw/{uid}")
         lineage.describe(measurement="SAXS", sample="gold", dataset_name="reduced {uid}")
         return [1.5, 2.5]
 
-    @flow
-    @registering("described-run", crucible=HERE)
-    def process() -> Any:
-        return reduce("5f", "hunter2")
-
-    process()
-    process()
-    session = session_for(HERE)
-    found = session.client.datasets.list(project_id="described-run", include_metadata=True, limit=None)
-    (made,) = [one for one in found if one.measurement == "SAXS"]
-    (parent,) = session.client.datasets.list_parents(made.unique_id)
-    metadata = made.scientific_metadata or {}
-    return [len(found), made.dataset_name, metadata["sample"], parent.dataset_name, "hunter2" in json.dumps(metadata)]
+    reduce("5f", "hunter2")
+    reduce("5f", "hunter3")
 
 
-def numbers() -> Any:
-    """Use NumPy numbers: as one list, as searchable metadata, and as links of extracted items."""
-
+def numbers_of_numpy() -> str:
     @task
     def means(count: int) -> list[np.float64]:
         return [np.float64(n) / 3 for n in range(count)]
@@ -138,31 +85,114 @@ def numbers() -> Any:
     def summary(values: list[np.float64]) -> dict[str, Any]:
         return {"mean": np.mean(values), "n": np.int64(len(values)), "image": np.arange(64.0)}
 
+    found = means(5)
+    total(summary(found)["mean"])
+    return type(found[0]).__name__
+
+
+def arguments_of_every_kind() -> None:
     @task
-    def half(value: np.float64) -> float:
-        return float(value) / 2
+    def table() -> list[list[float]]:
+        return [[1.5, 2.5], [3.5, 4.5]]
 
-    @flow
-    @registering("numbers-of-numpy", crucible=HERE)
-    def process() -> bool:
-        found = means(50)
-        half(summary(found)["mean"])
-        return type(found[0]) is np.float64
+    rows, image, path = table(), acquire(1.0), FOLDER / "scan.txt"
+    take(rows[0], 5, "a text", gain=rows[1], none=None)
+    take(image[2:4])
+    take({"image": image, "scale": 2, "token": "word"}, password="word")
+    rows.append([5.5, 6.5])
+    take(rows)
+    take([*range(1500)], more=[*range(1500)])
+    take({"password": "word", "rows": [*range(1500)]})
+    take(image + 1)
+    take(lineage.derived(image + 2, image))
+    take(
+        "0td40y80027sn1w6x3snqzzzzz", session_for(HERE).client.datasets.list(dataset_name="acquire [1.0]")[0].unique_id
+    )
+    take(path, str(path), [str(path)], FOLDER / "given", FOLDER / "absent.txt")
+    take(Secret.load("lab"), object(), (1, 2), float("nan"))
+    take(quote(acquire.submit(2.0)), total.submit(acquire.submit(3.0)))
+    scale.map([acquire(4.0), acquire(5.0)], by=2).result()
 
-    kept = process()
-    session = session_for(HERE)
-    client = session.client
-    found = client.datasets.list(project_id="numbers-of-numpy", include_metadata=True, limit=None)
-    by_task = {(one.scientific_metadata or {})["flow"]["task"]: one for one in found}
-    metadata = by_task["summary"].scientific_metadata or {}
-    parents = [one.dataset_name for one in client.datasets.list_parents(by_task["half"].unique_id)]
-    files = sorted(file.filename for file in client.files.list(dataset_mfid=by_task["means"].unique_id))
-    return [kept, files, round(metadata["mean"], 6), metadata["n"], parents]
+
+def effects_of_every_kind() -> Any:
+    @task
+    def correct(path: Path, out: Path) -> None:
+        text = path.read_text()
+        path.write_text(text + "corrected")
+        (out / "report.txt").write_text(text)
+        (out / "report.pem").write_text("a key")
+
+    @task
+    def publish(values: list[str]) -> None:
+        lineage.wrote("https://me:secret@lab.test/9", FOLDER / "published.txt")
+        (FOLDER / "published.txt").write_text(str(values))
+
+    @task
+    def elsewhere(values: list[str]) -> None:
+        lineage.wrote("tiled://made/1")
+
+    @task
+    def refresh(values: list[str]) -> str:
+        lineage.used("tiled://made/1", FOLDER / "published.txt", values)
+        return "a refreshed text"
+
+    @task
+    def grow(values: list[str], more: list[str]) -> None:
+        values += more
+
+    @task
+    def frames(number: int) -> Iterator[list[float]]:
+        yield from ([each + 0.5] for each in range(number))
+
+    @task
+    async def frames_async(number: int) -> AsyncIterator[list[float]]:
+        for each in range(number):
+            yield [each + 0.25]
+
+    @task
+    def states(kind: str) -> Any:
+        return Completed(data=[0.75, 1.75]) if kind == "completed" else Failed(message="no beam")
+
+    @task(persist_result=True, cache_policy=INPUTS)
+    def cached(values: list[str]) -> list[str]:
+        return [*values, "cached"]
+
+    @task
+    def undone(values: list[str]) -> list[str]:
+        return [*values, "undone"]
+
+    async def awaited() -> list[Any]:
+        return [frame async for frame in frames_async(2)]
+
+    correct(FOLDER / "changing.txt", FOLDER / "out")
+    made = take(1)
+    publish(made)
+    elsewhere(made)
+    refresh(made)
+    grow(made, ["more"])
+    found = [list(frames(2)), asyncio.run(awaited()), states("completed"), cached(made), cached(made)]
+    for frame in frames(3):
+        take(frame)
+        break
+    failed = states("failed", return_state=True)
+    try:
+        with transaction():
+            undone(made)
+            fail(np.ones(3))
+    except ValueError as error:
+        found.append(str(error))
+    return [*found, failed.name]
 
 
-def outside() -> Any:
-    """Call outside `registering`, where nothing is recorded, and `used` in a flow's own code, which has no task."""
+def said_outside() -> str:
+    try:
+        lineage.used("tiled://raw/1")
+    except Exception as error:
+        return str(error)
+    return ""
 
+
+def in_a_plain_call() -> int:
     @task
     def plain(n: int) -> int:
         lineage.used("tiled://raw/1")
@@ -170,21 +200,25 @@ def outside() -> Any:
         lineage.describe(sample="gold")
         return int(lineage.derived(n, n))
 
-    @flow
-    @registering("said-outside", crucible=HERE)
-    def process() -> str:
-        try:
-            lineage.used("tiled://raw/1")
-        except Exception as error:
-            return str(error)
-        return ""
-
-    return [plain.fn(3), process()]
+    return plain.fn(3)
 
 
 def main() -> None:
-    cases: list[Callable[[], Any]] = [names, failed, strict, unknown, described, numbers, outside]
-    print(json.dumps({case.__name__: case() for case in cases}))
+    for name in ("scan.txt", "changing.txt", "given/one.txt", "given/two.txt", "given/key.pem", "out/old.txt"):
+        (FOLDER / name).parent.mkdir(exist_ok=True)
+        (FOLDER / name).write_text(f"content of {name}")
+    Secret(value="word-of-a-block").save("lab", overwrite=True)
+    strict = registered(a_strict_run, strict=True)
+    returned = {
+        "failing": registered(a_failing_run)(return_state=True).name,
+        "strict": [str(strict(False, return_state=True).message), strict(True)],
+        "described": registered(a_described_run)(),
+        "numbers": registered(numbers_of_numpy)(),
+        "arguments": registered(arguments_of_every_kind)(),
+        "effects": registered(effects_of_every_kind)(),
+        "outside": [registered(said_outside)(), in_a_plain_call()],
+    }
+    print(json.dumps(returned, default=lambda value: type(value).__name__))
 
 
 if __name__ == "__main__":

@@ -254,27 +254,12 @@ def away() -> Any:
     return cut_off()
 
 
-def tasks_of() -> Any:
-    session = session_for(HERE)
-    if session.client.projects.find(PROJECT) is None:
-        return {}
-    found = session.client.datasets.list(project_id=PROJECT, include_metadata=True, limit=None)
-    names = {
-        one.unique_id: (one.scientific_metadata or {}).get("flow", {}).get("task", one.dataset_name) for one in found
-    }
-    return sorted(
-        f"{' + '.join(sorted(names[one.unique_id] for one in session.client.datasets.list_parents(mfid)))} -> {name}"
-        for mfid, name in names.items()
-    )
-
-
 def main() -> None:
     DATA.mkdir(parents=True, exist_ok=True)
     report = {}
     for case in sys.argv[2:]:
         globals()["PROJECT"] = case.replace("_", "-")
-        returned = globals()[case]()
-        report[case] = [returned, tasks_of() if case != "away" else None]
+        report[case] = globals()[case]()
     print(json.dumps(report))
 
 

@@ -1,4 +1,4 @@
-"""Messages and artifacts of a registering flow, whether it ends well or not."""
+"""What a registering flow returns, says, and leaves at Crucible and Prefect, whether it ends well or not."""
 
 from __future__ import annotations
 
@@ -6,40 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.golden.stored import compare
+from tests.tasks.told import told
 
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory, prefect: Any) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("contract")
-    ran = prefect.python(HERE / "contract_cases.py", folder / "data", folder)
+def test_what_flows_leave_behind_is_what_it_was(tmp_path: Path, prefect: Any) -> None:
+    storage = str(tmp_path / "cached")
+    ran = prefect.python(HERE / "contract_cases.py", tmp_path / "data", tmp_path, PREFECT_LOCAL_STORAGE_PATH=storage)
     assert ran.returncode == 0, ran.stderr[-4000:]
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.parametrize(
-    ("case", "left"),
-    [
-        pytest.param(
-            "names", ["acquire [2.5]", "acquire [2.5] (total)", "acquire [5.0, dark]"], id="names by arguments"
-        ),
-        pytest.param("failed", ["Failed", [True] * 4], id="a failed run has its artifact with all results"),
-        pytest.param(
-            "strict", ["LineageError", "no parent known for image of total", 1472.0], id="a strict flow fails"
-        ),
-        pytest.param("unknown", [["image"]], id="unknown parents are in the metadata"),
-        pytest.param("described", [2, "reduced 5f", "gold", "tiled://raw/5f", False], id="a result that is described"),
-        pytest.param("numbers", [True, ["value.json"], 8.166667, 50, ["means [50] (summary)"]], id="numbers of numpy"),
-    ],
-)
-def test_a_registering_flow_leaves_behind(reports: dict[str, Any], case: str, left: Any) -> None:
-    assert reports[case] == left
-
-
-def test_outside_of_registering_nothing_is_said(reports: dict[str, Any]) -> None:
-    number, refused = reports["outside"]
-    assert number == 3
-    assert refused.startswith("lineage.used is for the body of a task")
+    returned = json.dumps(json.loads(ran.stdout.splitlines()[-1]), indent=1)
+    compare("tasks/contract.txt", returned + told(tmp_path / "data", tmp_path, ran.stderr, prefect))
