@@ -181,6 +181,8 @@ class Recording:
         The files of a result of the run are moved from its `draft`; no flow that makes the same has to be waited for.
         """
         session, dataset = self.session, new.ref(new.mfid)
+        if arrival.used and session.outbox.row(new.mfid) is not None:  # as parents of an equal result, ours may wait
+            self.deliverer.drain(0.0)
         with session.turn(new.mfid) if draft is None else nullcontext(), self.describing:
             row = session.outbox.row(new.mfid)
             if row is None:
