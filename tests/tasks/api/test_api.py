@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.errors import RunError
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.serving import start_server
@@ -101,26 +99,3 @@ def test_crucible_is_named_by_block_connection_or_name_and_a_failed_ingestion_is
         assert awaited == [[made[0]], [["gold"]] * 3]
         runs = prefect.post("task_runs/filter", {"task_runs": {"name": {"like_": "create"}}, "limit": 200})
         assert server.api_key not in json.dumps(runs)
-
-
-def test_an_ingestor_that_did_not_read_the_file_is_a_failure(data: Path, tmp_path: Path) -> None:
-    from crucible_lineage.tasks import CrucibleConnection, add_files, create_dataset, ensure_project
-
-    here = CrucibleConnection(data=str(data))
-    (tmp_path / "bad.h5").write_bytes(b"no HDF5")
-    (tmp_path / "scan.csv").write_text("x,y\n1,2\n")
-    made = create_dataset.fn("scan", ensure_project.fn("lab", crucible=here), crucible=here)
-    for name, ingestor in (("bad.h5", "H5Ingestor"), ("scan.csv", "NoSuchIngestor")):
-        ask = partial(add_files.fn, made, tmp_path / name, ingestor=ingestor, wait_for_ingestion=True, crucible=here)
-        with pytest.raises(RunError, match=r"was not done as requested: .*o ingestor"):
-            ask()
-        assert [file.filename for file in ask(on_failed_ingestion="warn")] == [name]
-
-
-def test_a_repeated_task_finds_its_dataset_however_the_project_is_spelled(data: Path) -> None:
-    from crucible_lineage.tasks import CrucibleConnection, create_dataset, ensure_project
-
-    here = CrucibleConnection(data=str(data))
-    ensure_project.fn("lab", crucible=here)
-    made = create_dataset.fn("scan", "LAB", crucible=here)
-    assert create_dataset.fn("scan", "LAB", dsid=made, crucible=here) == made
