@@ -27,26 +27,6 @@ def account(client: CrucibleClient, server: RunningServer) -> Callable[[str], ht
     return make
 
 
-def test_keywords_of_others_are_not_spelt(api, account):
-    mine = api.post("/datasets", json={"dataset_name": "secret"}).json()["unique_id"]
-    api.post(f"/datasets/{mine}/keywords", params={"keyword": "SeCrEt AlLoY"}).raise_for_status()
-    with account("curious") as curious:
-        own = curious.post("/datasets", json={}).json()["unique_id"]
-        added = curious.post(f"/datasets/{own}/keywords", params={"keyword": "secret alloy"}).json()
-        assert added["keyword"] == "secret alloy"
-    assert [word["keyword"] for word in api.get(f"/datasets/{mine}/keywords").json()] == ["SeCrEt AlLoY"]
-
-
-def test_datasets_are_not_found_by_a_sample_that_is_hidden(api, client, account):
-    with account("linking") as linking:
-        own = linking.post("/datasets", json={}).json()["unique_id"]
-        sample = api.post("/samples", json={"sample_name": "s"}).json()["unique_id"]
-        api.post(f"/datasets/{own}/samples/{sample}").raise_for_status()
-        assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 0
-        api.put(f"/resources/{sample}/access/public").raise_for_status()
-        assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 1
-
-
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9001-01-01"])
 def test_dates_beyond_any_calendar_are_refused(api, moment):
     mfid = api.post("/datasets", json={}).json()["unique_id"]
