@@ -16,6 +16,7 @@ from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slot
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.records import (
     activity_code,
+    declared_step,
     inherited_fields,
     is_support,
     maker,
@@ -196,8 +197,8 @@ def _status_of(record: JsonMapping) -> DatasetStatus:
 def _declared_as(record: JsonMapping, status: DatasetStatus) -> tuple[str, str]:
     """Return the pipeline and the step that made a dataset; both are empty for data that no step made."""
     recorded = provenance(record)
-    declared = mapping(recorded.get("pipeline"))
-    pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(recorded.get("step"))
+    pipeline, step = declared_step(record)
+    step = step or text(recorded.get("step"))
     if status.derived and status.slots and not pipeline:  # made by a plain flow, or by hand to replace a result
         pipeline, made_for, *_ = f"{min(status.slots)}/".split("/")
         step = step or made_for

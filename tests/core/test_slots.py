@@ -8,9 +8,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, slots_of
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than
 from crucible_lineage.lineage.model import CURRENT, INCOMPLETE, RAW, SUPERSEDED
 from crucible_lineage.standing.slots import ClaimingRun, Currency
 
@@ -24,14 +22,6 @@ def filled(minutes: int, file: str = "raman.yaml", **more: Any) -> SlotClaim:
 
 def result(mfid: str, by: SlotClaim | None = None, project: str = "lab", **more: Any) -> DatasetStatus:
     return DatasetStatus(mfid, project, True, True, {SLOT: by} if by else {}, **more)
-
-
-@pytest.mark.parametrize("clock", [-60, 0, 60])
-def test_a_claim_is_later_than_all_earlier_ones_whatever_the_clock(clock: int) -> None:
-    before = [filled(0).since, filled(5).since, filled(3).since]
-    since = later_than(NOON + timedelta(minutes=clock), before)
-    assert datetime.fromisoformat(since) > NOON + timedelta(minutes=5)
-    assert clock < 5 or datetime.fromisoformat(since) == NOON + timedelta(minutes=clock)
 
 
 def test_the_newest_run_of_a_declaration_decides() -> None:
@@ -106,8 +96,3 @@ def test_a_run_claims_slots_for_its_declaration_and_keeps_those_of_others(tmp_pa
     assert recorded.claim(currency, "lab", "new").declared_in == ""
     found = [one.current(currency, "lab", SLOT) for one in (recorded, run, replace(run, file="a.yaml"))]
     assert found == [{"x", "y", "z"}, set(), {"x"}]
-
-
-def test_unreadable_slots_are_ignored() -> None:
-    written = {"a": {"since": "2026", "also": "no list"}, "b": {"run": "x"}, "c": "no mapping"}
-    assert slots_of({"crucible_lineage_places": written}) == {"a": SlotClaim("2026", "")}

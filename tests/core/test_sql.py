@@ -18,7 +18,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.core.mirror import Mirror
-from crucible_lineage.core.sql import LocalDatabase, lies_on_network
+from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import StorageError
 from crucible_lineage.refs import DatasetRef, FileRef
@@ -102,28 +102,6 @@ def test_damage_met_during_work_is_repaired_and_the_work_repeated(path: Path) ->
     assert len(aside(path)) == 1
 
 
-MOUNTS = """\
-/dev/sda1 / ext4 rw,relatime 0 0
-server:/export/home /home nfs4 rw,vers=4.2 0 0
-/dev/sdb1 /home/local xfs rw 0 0
-scratch@tcp:/lustre /global/my\\040scratch lustre rw,flock 0 0
-"""
-
-
-@pytest.mark.parametrize(
-    ("folder", "shared"),
-    [
-        ("/var/data", False),
-        ("/home/ada/.local/share/crucible-lineage", True),
-        ("/home/local/ada", False),
-        ("/homes/ada", False),
-        ("/global/my scratch/ada", True),
-    ],
-)
-def test_network_file_systems_are_recognized_by_the_mounts(folder: str, shared: bool) -> None:
-    assert lies_on_network(Path(folder), MOUNTS) is shared
-
-
 def test_no_write_ahead_log_is_used_on_a_network_file_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path)
     with opened(path) as notes:
@@ -135,18 +113,6 @@ def test_no_write_ahead_log_is_used_on_a_network_file_system(path: Path, monkeyp
         assert notes.row("PRAGMA synchronous") == (2,)
         notes.write("INSERT INTO note VALUES ('new', 'x')")
     assert count(path) == 2
-
-
-def test_transactions_are_atomic(path: Path) -> None:
-    with opened(path) as notes:
-
-        def half(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT INTO note VALUES ('a', 'x')")
-            raise KeyError("half done")
-
-        with pytest.raises(KeyError):
-            notes.transaction(half)
-        assert notes.rows("SELECT * FROM note") == []
 
 
 def test_a_full_disk_is_reported_and_existing_rows_stay(path: Path) -> None:
