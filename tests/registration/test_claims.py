@@ -159,5 +159,6 @@ def test_merging_back_older_metadata_changes_nothing(
     assert after.dataset.scientific_metadata["seed"] == 2
 
 
-def test_the_examples_hold() -> None:
-    run_examples(Path(__file__).with_name("marks.txt"))
+@pytest.mark.parametrize("examples", sorted(Path(__file__).parent.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_examples_hold(examples: Path) -> None:
+    run_examples(examples)

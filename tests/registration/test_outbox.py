@@ -72,19 +72,6 @@ def test_every_process_finds_a_payload_with_its_bytes(outbox: Outbox, data: Path
     assert outbox_of(data, "https://y.test").all() == [], "it is for another service"
 
 
-def test_a_delivered_payload_is_gone_for_every_process(outbox: Outbox, data: Path, tmp_path: Path) -> None:
-    new = dataset(tmp_path)
-    other = outbox_of(data)
-    made = outbox.put("s", "lab", [new])
-    assert other.find(new.mfid) is not None
-    outbox.delivered(made.name)
-    outbox.delivered(made.name)
-    assert not other.waits(made.name)
-    assert other.all(again=True) == []
-    assert other.find(new.mfid) is None
-    assert list(outbox.folder.rglob("*")) == []
-
-
 @pytest.mark.parametrize("damage", ["cut", "no json", "gone"])
 def test_incomplete_payloads_are_set_aside(outbox: Outbox, data: Path, tmp_path: Path, damage: str) -> None:
     new = dataset(tmp_path)
@@ -106,16 +93,6 @@ def test_drafts_of_dead_processes_are_ignored(outbox: Outbox, data: Path, tmp_pa
     made = outbox.put("s", "lab", [new])
     made.folder.rename(made.folder.with_name(f".{made.name}-0123"))
     assert outbox_of(data).all() == []
-
-
-def test_the_time_and_reason_of_waiting_are_reported(outbox: Outbox, tmp_path: Path) -> None:
-    new = dataset(tmp_path)
-    made = outbox.put("s", "lab", [new])
-    outbox.failed(made.name, "no answer")
-    outbox.failed(made.name, "refused: no", refused=True)
-    (waiting,) = outbox.waiting()
-    assert (waiting.mfids, waiting.step, waiting.project, waiting.tries) == ((new.mfid,), "s", "lab", 2)
-    assert (waiting.error, waiting.refused, waiting.made) == ("refused: no", True, made.made)
 
 
 @pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])

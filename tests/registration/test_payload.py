@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +12,6 @@ from crucible_lineage.core.folders import leftovers
 from crucible_lineage.core.journal import FAILED, MADE
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
-from crucible_lineage.registration.queue import other_bytes
 from tests.registration.test_outbox import dataset, outbox_of
 
 
@@ -105,17 +103,3 @@ def test_a_result_made_twice_waits_once(data: Path, payload: Payload, tmp_path: 
     assert [one.run for one in outbox.all(again=True)] == ["run-2"]
     other = outbox_of(data)
     assert [row.state for row in other.journal.waiting()] == [MADE]
-
-
-@pytest.mark.parametrize(
-    ("stored", "reason"),
-    [
-        ({"a": "1", "b": "2", "c": "3"}, ""),
-        ({"a": None, "b": "2"}, ""),
-        ({"a": "2", "b": "2"}, "it was made from a of m, and Crucible now has other bytes of that file"),
-        ({"a": "1"}, "it was made from b of m, and Crucible now has other bytes of that file"),
-    ],
-)
-def test_bytes_of_an_input_that_changed_are_named(stored: dict[str, str | None], reason: str) -> None:
-    files = [SimpleNamespace(name="a", sha256="1"), SimpleNamespace(name="b", sha256="2")]
-    assert other_bytes(SimpleNamespace(mfid="m", files=files), stored) == reason
