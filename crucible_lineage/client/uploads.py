@@ -17,9 +17,7 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.machine.checksums import FileChecksums, blocks, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.machine.disk import private_folder, replacing
-from crucible_lineage.machine.process import PARTS_AT_ONCE, traffic
+from crucible_lineage.machine.process import PARTS_AT_ONCE, in_threads, traffic
 
 GIVEN_BYTES = 64 << 10  # chosen: encoding so much costs less than three more calls
 SESSION_TRIES = 3
@@ -297,19 +295,7 @@ class SignedUpload:
     def _send_batch(self, path: str, parts: list[UploadPart]) -> None:
         """Send these parts to storage. The first failure stops the others at their next block."""
         links = self._sign(path, parts)
-        if len(parts) == 1:
-            return self._send_part(path, parts[0], links[parts[0].number])
-        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
-            send = self._send_part
-            running = [pool.submit(copy_context().run, send, path, part, links[part.number]) for part in parts]
-            try:
-                for future in running:
-                    future.result()
-            except BaseException:
-                self._stopped.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-        return None
+        in_threads(lambda part: self._send_part(path, part, links[part.number]), parts, PARTS_AT_ONCE, self._stopped)
 
     def _send_part(self, path: str, part: UploadPart, link: _Link) -> None:
         outgoing = self._outgoing

@@ -41,17 +41,31 @@ traffic = Traffic()
 """Traffic of this process."""
 
 
-def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def in_threads(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    at_once: int = REQUESTS_AT_ONCE,
+    stopped: threading.Event | None = None,
+) -> list[R]:
     """Apply `work` to the items, several at a time, and return the results in order.
 
-    All finish, even if one fails; then the error of the first failed one is raised.
+    All finish, even if one fails; then the error of the first failed one is raised. With `stopped`, a failure or an
+    interrupt sets that event, and what has not begun is left out.
     """
     if len(items) < 2:
         return [work(item) for item in items]
-    from concurrent.futures import ThreadPoolExecutor  # most runs read few datasets
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # most runs read few datasets
 
-    with ThreadPoolExecutor(min(len(items), REQUESTS_AT_ONCE), thread_name_prefix="ask") as pool:
+    with ThreadPoolExecutor(min(len(items), at_once), thread_name_prefix="ask") as pool:
         futures = [pool.submit(copy_context().run, work, item) for item in items]
+        if stopped is not None:
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                stopped.set()
+                raise
     return [future.result() for future in futures]
 
 
