@@ -76,17 +76,6 @@ class Link(ReceivedModel):
     relationship_type: str | None = None
 
 
-class DeletionRequest(ReceivedModel):
-    """A request to delete a resource, and its outcome."""
-
-    id: int
-    status: str
-    resource_id: str | None = None
-    resource_type: str | None = None
-    resource_name: str | None = None
-    reason: str | None = None
-
-
 class DeletedRecord(ReceivedModel):
     """The audit entry of a deleted resource."""
 
@@ -96,6 +85,12 @@ class DeletedRecord(ReceivedModel):
     resource_name: str | None = None
     reason: str | None = None
     deleted_at: str | None = None
+
+
+class DeletionRequest(DeletedRecord):
+    """A request to delete a resource, and its outcome."""
+
+    status: str
 
 
 class _Described(ReceivedModel):

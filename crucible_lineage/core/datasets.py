@@ -28,20 +28,18 @@ class FetchedDatasets:
 
 def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_links: bool = False) -> FetchedDatasets:
     """Read datasets with their metadata, as far as they exist and this key may read them."""
-    fetched = FetchedDatasets()
+    fetched, wanted = FetchedDatasets(), sorted(mfids)
 
-    def get(mfid: str) -> tuple[str, JsonMapping | CrucibleError]:
+    def get(mfid: str) -> JsonMapping:
         try:
-            dataset = client.datasets.get(mfid, include_metadata=True, include_links=include_links)
-        except (ForbiddenError, NotFoundError) as error:
-            return mfid, error
-        return mfid, dataset.model_dump()
+            return client.datasets.get(mfid, include_metadata=True, include_links=include_links).model_dump()
+        except NotFoundError:
+            fetched.absent.add(mfid)
+        except ForbiddenError:
+            fetched.hidden.add(mfid)
+        return {}
 
-    for mfid, answer in in_threads(get, sorted(mfids)):
-        if isinstance(answer, CrucibleError):
-            (fetched.absent if isinstance(answer, NotFoundError) else fetched.hidden).add(mfid)
-        else:
-            fetched.found[mfid] = answer
+    fetched.found.update((mfid, found) for mfid, found in zip(wanted, in_threads(get, wanted), strict=True) if found)
     return fetched
 
 
