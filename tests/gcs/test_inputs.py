@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.pipeline.plan.fetch import RemoteFile
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.gcs import open_gcs
 
 ONE = """
 pipeline: from-bucket
@@ -136,11 +141,34 @@ def test_what_cannot_be_found_is_refused_before_anything_runs(
     assert said in str(refused.value)
 
 
-def test_a_bucket_that_may_not_be_read_is_told(fake: Any, bucket: Any, lab: Any, run: Any) -> None:
-    bucket.put("run7/first.txt", "1")
-    fake.fault("status", path="run7", status=403, times=9)
-    with pytest.raises(InputError, match="these credentials may not"):
-        run(lab.declare(ONE.replace("MORE", "")))
+def test_what_the_storage_answers_is_read_and_its_refusals_are_told(fake: Any, bucket: Any) -> None:
+    bucket.put("run7/first.txt", "1234")
+    files, url = open_gcs(None), "gs://beamline-raw/run7/first.txt"
+    found = files.find(url, None)
+    assert found == RemoteFile(url, found.generation, 4, 0xF63AF4EE)
+    assert (files.find(url, found.generation), list(files.list("gs://beamline-raw/run7/"))) == (found, [found])
+    assert (files.find(f"{url}.old", None), list(files.list("gs://beamline-raw/run8"))) == (None, [])
+    kept = io.BytesIO()
+    files.fetch(found, kept.write)
+    assert kept.getvalue() == b"1234"
+    asks: list[Callable[[], Any]] = [lambda: files.find(url, None), lambda: list(files.list("gs://beamline-raw/"))]
+    asks.append(lambda: files.fetch(found, kept.write))
+    told = []
+    for status, ask in itertools.product((401, 403, 404, 400), asks):
+        fake.faults = []
+        fake.fault("status", path="beamline-raw", status=status, times=9)
+        try:
+            assert ask() is None, "an object that is not there"
+        except LineageError as error:
+            told.append(f"{type(error).__name__}: {error}".replace(found.generation, "N"))
+    may_not, again = "these credentials may not", "run the same command again when it is back"
+    what = [f"look for {url}", "list gs://beamline-raw/*", f"download {url}#N"]
+    assert told == [
+        *(f"InputError: could not {each}: {may_not} (401); ask for access" for each in what),
+        *(f"InputError: could not {each}: {may_not} (403); ask for access" for each in what),
+        *(f"InputError: could not {each}: it does not exist" for each in what[1:]),
+        *(f"RunError: could not {each}: BadRequest; {again}" for each in what),
+    ]
 
 
 def test_without_any_credentials_one_is_told_what_to_do(
