@@ -184,12 +184,17 @@ def effects_of_every_kind() -> Any:
     return [*found, failed.name]
 
 
-def said_outside() -> str:
+def said_outside() -> list[str]:
+    def own() -> str:
+        lineage.used("tiled://raw/1")
+        return "a task that is not recorded may say it"
+
+    own.__module__ = "crucible_lineage.lab"
     try:
         lineage.used("tiled://raw/1")
     except Exception as error:
-        return str(error)
-    return ""
+        return [str(error), task(own)()]
+    return []
 
 
 def in_a_plain_call() -> int:

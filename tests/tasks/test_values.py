@@ -76,6 +76,6 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     assert store_value(object(), tmp_path).described == {"value.txt": "a builtins.object"}
 
 
-@pytest.mark.parametrize("name", ["values", "results", "api"])
+@pytest.mark.parametrize("name", ["values", "results", "recording", "api"])
 def test_the_examples_hold(name: str) -> None:
     run_examples(Path(__file__).with_name(f"{name}.txt"))
