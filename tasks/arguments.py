@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -248,16 +247,13 @@ class Arguments:
             return None
         return self.add(role, origin_of(dataset, self.recording), "the id of a dataset was given")
 
-    def is_traced_inside(self, value: Any, depth: int = 3) -> bool:
-        """Return whether an item of a plain list or dict is known, or is the path of a file."""
-        items = value.values() if isinstance(value, dict) else value
-        for item in islice(items, MOST_ITEMS):
+    def is_traced_inside(self, value: Any) -> bool:
+        """Return whether an item of a list, dict or record is known, or is the path of a file."""
+        for item in items_of(value, 3):
             path = possible_path(item)
             if path is not None and (path.exists() or (len(path.parts) > 1 and path.parent.is_dir())):
                 return True
             if self.recording.origins.of_object(item) is not None:
-                return True
-            if depth and isinstance(item, (list, dict)) and self.is_traced_inside(item, depth - 1):
                 return True
         return False
 

@@ -208,9 +208,9 @@ def _owners(value: Any) -> Iterator[Any]:
             yield array
 
 
-def items_of(value: object) -> Iterator[Any]:
-    """Yield the items of a list, tuple, set, dict, dataclass or model, recursively; at most `MOST_ITEMS`."""
-    return islice(_inside(value, 4), MOST_ITEMS)
+def items_of(value: object, depth: int = 4) -> Iterator[Any]:
+    """Yield the items of a list, tuple, set, dict, dataclass or model, and theirs; at most `MOST_ITEMS`."""
+    return islice(_inside(value, depth), MOST_ITEMS)
 
 
 def _inside(value: Any, depth: int) -> Iterator[Any]:
