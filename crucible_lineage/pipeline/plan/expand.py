@@ -12,7 +12,7 @@ from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import shared, value_of, values_of
-from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput, PairedInput
 from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
@@ -72,8 +72,7 @@ class Instance:
     `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
     cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
     by input and index. `notes` are about its parents, `gaps` are the items left out of its lists, with the reasons.
-    `named` are values of the fields in the name of its result, as far as the data it is about agree in them. What it
-    `awaits` are parents whose returned values its partners in time share.
+    `named` are values of the fields in the name of its result, as far as the data it is about agree in them.
     """
 
     name: str
@@ -90,7 +89,6 @@ class Instance:
     notes: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
     named: Mapping[str, object] = field(default_factory=dict)
-    awaits: tuple[str, ...] = ()
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
@@ -197,7 +195,6 @@ class Expansion:
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(_notes(step, feeds)),
             gaps=tuple(gap for _, part in parents for gap in part.gaps),
-            awaits=tuple(name for _, part in parents for name in part.awaits),
         )
         self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
         self.points[step.name].append((point, name))
@@ -389,11 +386,10 @@ class Expansion:
         shared_metadata = shared(self._made_fields(instance)["metadata"] for instance in made)
         fields = {"params": self.params[name], "metadata": shared_metadata}
         found = self._candidates(source.source, source.match, source).choose(_row(0, label, own, fields, source.match))
-        unknown = set(made) - self.returned.keys()
-        if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.match):
+        if not found.fault or self.returned.keys() >= set(made) or not any(map(is_entry, source.match)):
             return self._partners(source, role, found)
-        fault = f"{found.fault}; what a step returns is known once its result is at Crucible"
-        return _SourceParents((), fault, blocks=True, awaits=tuple(sorted(unknown)))
+        fault = f"{found.fault}; what a step returns is known once its result is at Crucible: run again then"
+        return _SourceParents((), fault, blocks=True)
 
     def _made_fields(self, instance: str) -> dict[str, JsonMapping]:
         """Return the fields that results of an instance have beside those of its data."""
@@ -475,16 +471,12 @@ def shared_value(name: str, items: Sequence[InputItem]) -> tuple[object, str]:
 
 @dataclass(frozen=True)
 class _SourceParents:
-    """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out.
-
-    `awaits` are the instances whose returned values are needed to choose.
-    """
+    """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out."""
 
     feeds: tuple[InputEdge, ...] = ()
     fault: str = ""
     blocks: bool = False
     gaps: tuple[str, ...] = ()
-    awaits: tuple[str, ...] = ()
 
 
 def _row(key: int | str, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str]) -> RelationRow:

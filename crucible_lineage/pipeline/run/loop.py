@@ -91,7 +91,6 @@ class Run:
         self.began = datetime.now(UTC)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # what the loop is to do next
         self._engine: Engine | None = None  # once a step was started
-        self._awaiting: dict[str, StepPlan] = {}  # blocked until steps of this run have returned values
         self._begun: dict[str, str] = {}  # start of the last job of each step
         self._early: dict[str, list[tuple[ResultRow, Payload | None]]] = {}  # of a step that has not ended yet
         self._own: set[str] = set()  # results of this run
@@ -100,20 +99,6 @@ class Run:
         self._arrived: Arrived | None = None
 
     # Before the loop
-
-    @property
-    def awaiting(self) -> tuple[str, ...]:
-        """The steps that can be planned again: blocked so far, and steps have returned what their partners share."""
-        done = {name for name, state in self.steps.items() if state.results}
-        return tuple(name for name in self._awaiting if not done.isdisjoint(self.instances[name].awaits))
-
-    def adopt_again(self, plan: PipelinePlan) -> None:
-        """Apply a later plan to the steps that were blocked until others have returned values."""
-        names, self._awaiting = self._awaiting, {}
-        self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
-        self.steps.follow(self.instances)
-        self.index = self.slot_writer.index = plan.index
-        self.adopt([step for step in plan.steps if step.name in names])
 
     def adopt(self, steps: Sequence[StepPlan]) -> None:
         """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
@@ -132,20 +117,10 @@ class Run:
             self.steps[name].outcome = Outcome.LEFT_OUT
             self.listener(StepEvent(name, Outcome.LEFT_OUT))
         for step in todo:
-            instance = self.instances[step.name]
-            awaits_values = any(not self.steps[name].outcome for name in instance.awaits)  # of steps of this run
-            if awaits_values or not self._awaiting.keys().isdisjoint(instance.needs):
-                self._awaiting[step.name] = step
-            elif step.state == BLOCKED:
+            if step.state == BLOCKED:
                 self._end_blocked(step)
             else:
                 self.steps.wait(step.name)
-
-    def end_awaiting(self) -> None:
-        """End the steps for which values are still missing."""
-        awaiting, self._awaiting = self._awaiting, {}
-        for name, step in awaiting.items():
-            self.steps.end(name, Outcome.FAILED, f"blocked: {'; '.join(step.causes)}")
 
     @property
     def has_work(self) -> bool:
@@ -390,7 +365,7 @@ class Run:
                     self.steps.end(name, Outcome.EXECUTED)
                 else:
                     self.steps.end(name, Outcome.STOPPED, _ENDED)
-            elif not state.outcome and (self.stopped or name not in self._awaiting):
+            elif not state.outcome:
                 self.steps.end(name, Outcome.SKIPPED, self.steps.skip_reason(name, stopped=self.stopped))
 
     # Reports

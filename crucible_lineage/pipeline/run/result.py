@@ -182,6 +182,7 @@ class Steps(dict[str, StepState]):
         self, instances: Mapping[str, Instance], journal: rows.Journal, run_id: str, project: str, listener: Listener
     ) -> None:
         super().__init__((name, StepState()) for name in instances)
+        self.instances = instances
         self.journal = journal
         self.run_id = run_id
         self.project = project
@@ -190,11 +191,6 @@ class Steps(dict[str, StepState]):
         self.ready: list[str] = []
         self.has_failed = False
         self._made_by: dict[str, str] = {}  # dataset -> step
-        self.follow(instances)
-
-    def follow(self, instances: Mapping[str, Instance]) -> None:
-        """Take the parents of steps from these instances."""
-        self.instances = instances
         self._children: dict[str, list[str]] = {name: [] for name in instances}
         for name, instance in instances.items():
             for need in instance.needs:

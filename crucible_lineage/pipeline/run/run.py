@@ -110,7 +110,10 @@ def plan_and_run(
             with session.offline() if away else nullcontext():
                 run = _begin(pipeline, session, run_id, planned, listener, choice)
             if run.has_work or not session.outbox.is_empty:
-                _execute(run, engine, stop or Stop(), arrived)
+                from crucible_lineage.pipeline.job.delivering import delivering  # not needed if all is fresh
+
+                with delivering(session, run.note_delivery) as deliverer:
+                    run.loop(engine, deliverer, stop or Stop(), arrived)
         result = result_of(run, () if run.stopped else finish(run, before))
         session.journal.end_run(run_id, result.end)
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
@@ -133,21 +136,6 @@ def _begin(
     run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
     run.adopt(planned.steps)
     return run
-
-
-def _execute(run: Run, engine: Callable[[], Engine], stop: Stop, arrived: Arrived | None) -> None:
-    """Execute and deliver; plan again while steps wait for what others have returned."""
-    from crucible_lineage.pipeline.job.delivering import delivering  # not needed if all is fresh
-
-    with delivering(run.session, run.note_delivery) as deliverer:
-        run.loop(engine, deliverer, stop, arrived)
-        while run.awaiting and not run.stopped:
-            awaiting = {part for name in run.awaiting for part in (name, run.instances[name].step.name)}
-            forced = awaiting.intersection(run.choice.forced)
-            run.adopt_again(plan_pipeline(run.pipeline, run.session, forced, as_of=run.choice.as_of))
-            run.loop(engine, deliverer, stop, arrived)
-    if not run.stopped:
-        run.end_awaiting()
 
 
 @contextmanager

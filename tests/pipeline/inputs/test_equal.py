@@ -29,12 +29,6 @@ def pooled(parts: list[Path], out: Path) -> None:
 @step
 def pair(data: Path, other: Path, out: Path) -> None:
     (out / "pair.txt").write_text("")
-
-
-@step
-def returning(data: Path, out: Path) -> dict:
-    (out / "copy.txt").write_text(data.read_text())
-    return {"found": data.read_text().split()[0]}
 """
 HEAD = "pipeline: equal\nproject: lab\ninputs:\n"
 DATA = HEAD + "  data: {select: {data_type: one}, each: true}\n"
