@@ -112,11 +112,7 @@ def _prctl() -> _Prctl:
         return None
     import ctypes
 
-    try:
-        prctl: _Prctl = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):
-        return None
-    return prctl
+    return ctypes.CDLL(None).prctl
 
 
 def _start(request: dict[str, Any], prctl: _Prctl) -> tuple[int, tuple[int, str] | None]:

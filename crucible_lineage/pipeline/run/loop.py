@@ -172,8 +172,8 @@ class Run:
                         if self._engine is None:
                             self._engine = engine()
                             self._engine.deliverer = deliverer
-                        self._start_ready(self._engine)
-                    if self.steps.jobs or (self.steps.ready and self._may_begin(deliverer)):
+                        self._start_next(self._engine)
+                    if self.steps.jobs:
                         idle_since = None
                     else:
                         idle_since = idle_since or time.monotonic()
@@ -208,16 +208,12 @@ class Run:
     def _may_begin(self, deliverer: Deliverer) -> bool:
         return not (self.stopped or deliverer.refuses_all or (self.steps.has_failed and not self.choice.keep_going))
 
-    def _start_ready(self, engine: Engine) -> None:
-        ready, self.steps.ready = self.steps.ready, []
-        if not self.session.settings.embedded:  # other machines may run the same: each starts with another step
-            random.shuffle(ready)
-        for number, name in enumerate(ready):
-            if not self._has_room():
-                self.steps.ready = ready[number:] + self.steps.ready
-                break
-            if self.steps[name].outcome == "" and name not in self.steps.jobs:
-                self._start(engine, name)
+    def _start_next(self, engine: Engine) -> None:
+        ready, embedded = self.steps.ready, self.session.settings.embedded
+        # Other machines may run the same: each starts with another step.
+        name = ready.pop(0 if embedded else random.randrange(len(ready)))  # noqa: S311 (no secret)
+        if not self.steps[name].outcome and name not in self.steps.jobs:
+            self._start(engine, name)
 
     def _has_room(self) -> bool:
         return len(self.steps.jobs) < getattr(self._engine, "most_at_once", math.inf)
