@@ -101,3 +101,22 @@ def eventually_ended(prefect: Any, run: str, number: int) -> dict[str, str]:
             return {one["name"]: one["state_name"] for one in found}
         assert time.monotonic() < end, found
         time.sleep(0.5)
+
+
+def test_a_run_whose_artifacts_prefect_refuses_is_completed(lab: Any, data: Any, prefect: Any) -> None:
+    refused = """
+from crucible_lineage.flows import reports
+def refuse(*given, **named):
+    raise RuntimeError("Prefect answered 500")
+reports.create_table_artifact = refuse
+"""
+    path = lab.declare(PIPELINE, "seen.yaml")
+    state, message, run = prefect.run(refused + RUN, path, data, "{}")
+    assert state == "COMPLETED", message
+    end = time.monotonic() + 60
+    while not any(
+        "Prefect did not store the artifacts of the run: Prefect answered 500" in log["message"]
+        for log in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.5)

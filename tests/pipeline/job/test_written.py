@@ -20,8 +20,9 @@ from tests.golden.stored import run_examples
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and sockets are POSIX")
 
 
-def test_what_a_result_is_called_says_and_has() -> None:
-    run_examples(Path(__file__).with_name("results.txt"))
+@pytest.mark.parametrize("name", ["results", "records"])
+def test_what_a_result_is_called_says_and_has(name: str) -> None:
+    run_examples(Path(__file__).with_name(f"{name}.txt"))
 
 
 @pytest.mark.parametrize(
