@@ -22,6 +22,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed
 
+from crucible_lineage.ask.runs import waiting_lines
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.pipeline.job.job import Outcome
@@ -178,21 +179,11 @@ def state_of(result: RunResult, session: Session, subject: str) -> State[Any]:
         return Cancelled(message=f"{subject}: the run was stopped")
     if not result.ok:
         unseen = f"existing results were not confirmed by Crucible: {result.unseen}" if result.unseen else ""
-        reasons = (*map(result.error_line, result.errors), waiting_message(result), unseen)
+        waiting = [delivery for delivery in result.waiting if delivery.step not in result.errors]
+        reasons = (*map(result.error_line, result.errors), *map(str.strip, waiting_lines(waiting)), unseen)
         return Failed(message=f"{subject}: {'; '.join(filter(None, reasons))}")
     delivered = f", {len(result.delivered)} earlier ones delivered" if result.delivered else ""
     return Completed(message=f"{subject}: {len(result.executed)} executed{delivered}", data=result.to_json())
-
-
-def waiting_message(result: RunResult) -> str:
-    """Describe the results that wait to be delivered, the reason and the remedy; empty if all are of failed steps."""
-    waiting = [delivery for delivery in result.waiting if delivery.step not in result.errors]
-    if not waiting:
-        return ""
-    count = sum(len(delivery.mfids) for delivery in waiting)
-    reason = next((f": {delivery.error.splitlines()[0]}" for delivery in waiting if delivery.error), "")
-    datasets = "1 dataset is made and waits" if count == 1 else f"{count} datasets are made and wait"
-    return f"{datasets} to be delivered{reason} (the next run or crucible-lineage push delivers)"
 
 
 ENDINGS = (Outcome.EXECUTED, Outcome.REUSED, Outcome.FAILED, Outcome.STOPPED, Outcome.SKIPPED, Outcome.LEFT_OUT)

@@ -114,7 +114,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     away.away_after("POST", "/children/")
     first = flow.run(0)
     assert first["state"] == "Failed", first
-    assert "datasets are made and wait to be delivered" in first["message"]
+    assert "datasets, made and kept here since" in first["message"]
     assert "no answer from" in first["message"]
     assert "crucible-lineage push" in first["message"]
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]

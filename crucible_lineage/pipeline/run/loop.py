@@ -11,7 +11,7 @@ import math
 import queue
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -100,10 +100,10 @@ class Run:
 
     # Before the loop
 
-    def adopt(self, steps: Sequence[StepPlan]) -> None:
+    def adopt(self) -> None:
         """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
         reused, left_out, todo = [], [], []
-        for step in steps:
+        for step in self.planned.steps:
             if step.exists:
                 self.steps.set_results(step.name, step.results)
                 reused.append(step)
@@ -111,6 +111,8 @@ class Run:
                 left_out.append(step.name)
             else:
                 todo.append(step)
+        made = [step.instance for step in todo if step.state != BLOCKED]
+        self.index.begin([key for instance in made for keys in instance.slots.values() for key in keys])
         self._reuse(reused)
         self.session.journal.note_present(self.run_id, Outcome.LEFT_OUT, {name: {} for name in left_out})
         for name in left_out:
@@ -248,8 +250,6 @@ class Run:
         )
 
     def _note_phase(self, step: str, phase: str, at: float) -> None:
-        if step not in self.steps.jobs:
-            return
         if phase == Outcome.STARTED and self.steps[step].began is None:
             self.steps[step].began = at
         self.listener(StepEvent(step, Outcome(phase)))
@@ -278,8 +278,7 @@ class Run:
                 self.slot_writer.note_made(self.instances[name], made.results)
                 self.returned[name] = made.returned  # of the last steps: they would be read back from Crucible
                 if len(self.returned) > 4 * MAX_RETURNED:
-                    last = [instance for instance in self.instances if instance in self.returned][-MAX_RETURNED:]
-                    self.returned = {instance: self.returned[instance] for instance in last}
+                    del self.returned[next(iter(self.returned))]
                 self._done(name, Outcome.EXECUTED, made.results)
             else:
                 self._rely_on(replace(job, results=made.results))

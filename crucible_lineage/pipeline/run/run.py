@@ -26,7 +26,7 @@ from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, items_behind, shared_value
 from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
-from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
+from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent, Stop, ids_of
@@ -108,7 +108,10 @@ def plan_and_run(
         with nullcontext() if is_over else in_use(runs(session.settings.data) / run_id):
             before = {ingestion.request for ingestion in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
-                run = _begin(pipeline, session, run_id, planned, listener, choice)
+                tell = lambda text: listener(StepEvent("", Outcome.REGISTERING, text))  # noqa: E731
+                inputs = register_inputs(planned.inputs, session, tell)
+                run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
+                run.adopt()
             if run.has_work or not session.outbox.is_empty:
                 from crucible_lineage.pipeline.job.delivering import delivering  # not needed if all is fresh
 
@@ -119,23 +122,6 @@ def plan_and_run(
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
         _state_end(run, result)
     return result
-
-
-def _begin(
-    pipeline: BoundPipeline,
-    session: Session,
-    run_id: str,
-    planned: PipelinePlan,
-    listener: Listener,
-    choice: StepChoice,
-) -> Run:
-    """Register the inputs, and return the run with the plan applied."""
-    inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", Outcome.REGISTERING, text)))
-    made = [step.instance for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
-    planned.index.begin([key for instance in made for keys in instance.slots.values() for key in keys])
-    run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
-    run.adopt(planned.steps)
-    return run
 
 
 @contextmanager
