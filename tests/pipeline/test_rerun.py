@@ -16,6 +16,7 @@ from crucible_lineage.pipeline.rerun import RecordedPipeline, plan_rerun, plan_s
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 Run = Callable[..., RunResult]
 Rerun = Callable[..., RunResult]
@@ -282,6 +283,34 @@ def test_results_that_cannot_be_made_again_are_reported(
     assert cli("rerun", raw, "--stale", "--project", "lab").exit_code == 2
     none = cli("rerun", "0tr5k2ndm5zvd000nr21qakeh4")
     assert (none.exit_code, "0tr5k2ndm5zvd000nr21qakeh4" in none.stderr) == (2, True)
+
+
+def test_what_was_begun_is_finished_from_its_recorded_parents_or_the_reason_is_told(
+    lab: Any, session: Session, run: Run, rerun: Rerun, unfinish: Any, record_of: Any
+) -> None:
+    first = run(lab.pipeline)
+    total = first.datasets["total"]["out"]
+    run(lab.pipeline, scaled__factor=4)  # its pipeline has moved on
+    unfinish(session.client, total)
+    forget(session.mirror)
+    finished = rerun(total)
+    assert (finished.ok, finished.datasets) == (True, {f"total[{total}]": {"out": total}})
+    assert record_of(total)["status"] == "complete"
+    unfinish(session.client, total)
+    forget(session.mirror)
+    change(lab, "total = sum", "total = 1 + sum")
+    reason = "since the code of its step has changed; restore the old code, or request the deletion of the dataset"
+    with pytest.raises(InputError, match=f"dataset {total} is incomplete and cannot be finished, {reason}"):
+        rerun(total)
+    (lab.folder / f"{lab.module}.py").unlink()
+    sys.modules.pop(lab.module, None)
+    with pytest.raises(InputError, match=f"dataset {total} cannot be finished: .*there is no module"):
+        rerun(total)
+    alone = session.client.datasets.create({"dataset_name": "alone"}).dsid
+    with pytest.raises(InputError, match=f"dataset {alone} belongs to no project"):
+        rerun(alone)
+    with pytest.raises(InputError, match=r"project 'lap' does not exist, .* did you mean 'lab'"):
+        plan_stale("lap", session, lab.folder)
 
 
 def test_the_command_shows_its_plan_and_executes_it(lab: Any, run: Run, cli: Any) -> None:
