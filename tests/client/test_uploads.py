@@ -9,6 +9,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient, scan_file
 from crucible_lineage.errors import FileChangedError, RefusedError, ServerError, UnreachableError
+from crucible_lineage.machine.process import traffic
 
 
 def test_many_parts_are_signed_thirty_two_at_a_time(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
@@ -22,7 +23,9 @@ def test_many_parts_are_signed_thirty_two_at_a_time(client: CrucibleClient, stub
 def test_storage_gets_the_signed_headers_and_length_but_no_key(
     client: CrucibleClient, stub: Any, dsid: str, movie: Path
 ) -> None:
+    before = traffic.sent
     client.files.upload(dsid, movie)
+    assert traffic.sent - before == movie.stat().st_size
     for call in stub.storage_calls:
         assert "authorization" not in call.headers
         assert stub.key not in str(call.headers)
