@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -76,17 +76,12 @@ class Registrations:
     @cached_property
     def holder(self) -> Registration | None:
         """The registration that may continue."""
-        return max(self.by_name.values(), key=lambda registration: registration.order, default=None)
+        return _greatest(self.by_name.values())
 
     @cached_property
     def complete(self) -> Registration | None:
         """The registration that completed the dataset, if one did."""
-        counting = (
-            registration
-            for registration in self.by_name.values()
-            if not registration.keeps or registration.name in self.ended
-        )
-        last = max(counting, key=lambda registration: registration.order, default=None)
+        last = _greatest(each for each in self.by_name.values() if not each.keeps or each.name in self.ended)
         if last is None or last.name not in self.ended:
             return None
         return replace(last, name=last.keeps, keeps="") if last.keeps else last
@@ -96,31 +91,26 @@ class Registrations:
         """The registrations that finished while another one took over: which came first is unknown."""
         if self.complete is not None:
             return ()
-        return tuple(
-            registration for name, registration in self.by_name.items() if name in self.ended and not registration.keeps
-        )
+        return tuple(each for name, each in self.by_name.items() if name in self.ended and not each.keeps)
 
     @cached_property
     def shown(self) -> Registration | None:
         """The registration whose record counts: the complete one, else the latest with a record."""
-        if self.complete is not None:
-            return self.complete
-        return max(
-            (registration for registration in self.by_name.values() if registration.record),
-            key=lambda registration: registration.order,
-            default=None,
-        )
+        return self.complete or _greatest(each for each in self.by_name.values() if each.record)
 
     @property
     def next_rank(self) -> int:
         """The rank of the next registration to take over."""
-        return max((registration.rank for registration in self.by_name.values()), default=0) + 1
+        return max((each.rank for each in self.by_name.values()), default=0) + 1
 
     def without(self, *names: str) -> Registrations:
         """Return the registrations as if these had written nothing."""
-        return Registrations(
-            {name: registration for name, registration in self.by_name.items() if name not in names}, self.ended
-        )
+        return Registrations({name: each for name, each in self.by_name.items() if name not in names}, self.ended)
+
+
+def _greatest(among: Iterable[Registration]) -> Registration | None:
+    """Return the one that outranks the others; None of none."""
+    return max(among, key=lambda each: each.order, default=None)
 
 
 def registrations(metadata: JsonMapping | None) -> Registrations:

@@ -27,19 +27,10 @@ LOOK_S = 2.0  # chosen: the time that a run with nothing else to do may spend on
 
 def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, IngestionRequest]) -> None:
     """Store these requests, so that they are followed."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    about, now = (dataset.mfid, dataset.name), datetime.now(UTC).isoformat(timespec="seconds")
     store.note_ingestions(
-        Ingestion(
-            request.id,
-            dataset.mfid,
-            dataset.name,
-            name,
-            _status(request),
-            request.ingestion_class,
-            request.error_message,
-            now,
-        )
-        for name, request in requests.items()
+        Ingestion(each.id, *about, name, _status(each), each.ingestion_class, each.error_message, now)
+        for name, each in requests.items()
     )
 
 
