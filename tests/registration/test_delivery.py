@@ -17,7 +17,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.core.folders import machine_id
-from crucible_lineage.core.journal import DELIVERED, LACKING, REFUSED, Journal, ResultRow
+from crucible_lineage.core.journal import DELIVERED, LACKING, MADE, REFUSED, Journal, ResultRow
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent
@@ -343,3 +343,31 @@ def test_an_equal_result_that_another_machine_registered_first_is_not_ours(machi
             assert deliverer.drain(30.0)
     heard = [*there.heard, *here.heard]
     assert [(one.state, one.is_ours) for one in heard] == [(DELIVERED, True), (DELIVERED, False)]
+
+
+@pytest.mark.parametrize("status", [401, 403, 422, 429, 503, 0])
+def test_each_refusal_is_told_and_the_result_kept(machines: Any, status: int) -> None:
+    machine = machines()
+    new = machine.put("one", "1")
+    machine.wire.fail = lambda request: status
+    with machine.delivering() as deliverer:
+        assert not deliverer.drain(0.2)
+        assert (deliverer.refuses_all, deliverer.waiting()) == (status == 401, 1)
+    why = f"Crucible answered {status} no" if status else f"no answer from {machine.client.api_url} (ConnectError"
+    verb = "read" if status in (403, 422) else "create"  # these may mean that it exists
+    for row in (*machine.heard, *machine.outbox.waiting()):
+        assert row.error.startswith(f"could not {verb} dataset {new.mfid}: {why}")
+        assert (row.state, row.mfids) == (MADE if status in (429, 503, 0) else REFUSED, (new.mfid,))
+    assert machine.heard
+    assert [row.tries > 0 for row in machine.outbox.waiting()] == [True]
+
+
+def test_a_deliverer_that_was_stopped_sends_nothing_more(machines: Any) -> None:
+    machine = machines()
+    with machine.delivering() as deliverer:
+        assert deliverer.drain(30.0)
+        deliverer.stop()
+        asked = len(machine.wire.asked)
+        deliverer.add(machine.outbox.row(machine.put("late", "1").mfid))
+        assert not deliverer.drain(0.2)
+    assert (len(machine.wire.asked), deliverer.waiting()) == (asked, 1)

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server.ingest import ingest
-from crucible_lineage.server.readers import Found
-
 Document = dict[str, Any]
 
 
@@ -26,19 +23,5 @@ def ingested(client: CrucibleClient, dataset: Callable[..., str]) -> Callable[..
         added = client.datasets.add_file(mfid, str(path), ingestion_class=ingestor, replace=replace)
         request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
         return client.datasets.get(mfid, include_metadata=True), request
-
-    return run
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Found]:
-    """Return the findings in a file of this name and content, which the named ingestor must read."""
-
-    def run(name: str, content: str | bytes, ingestor: str | None = "DelimitedTextIngestor") -> Found:
-        path = tmp_path / "content"  # as the store has it, without a suffix
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        used, found = ingest(path, name, None)
-        assert used == ingestor
-        return found
 
     return run

@@ -8,9 +8,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import matplotlib
@@ -21,12 +19,11 @@ from PIL import Image
 
 from crucible_lineage.server.ingest import ingest
 from crucible_lineage.server.readers import Found
+from tests.golden.stored import run_examples
 
-Read = Callable[..., Found]
 
-
-def columns(found: Found) -> list[dict[str, Any]]:
-    return list(found.metadata["table"]["columns"])
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("readers.txt"))
 
 
 def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
@@ -39,24 +36,6 @@ def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
             "columns": [{"name": "shift", "min": 620.9, "max": 1001.4}, {"name": "counts", "min": 120.0, "max": 980.0}],
         }
     }
-
-
-def test_ranges_are_of_columns_of_numbers_only(read: Read) -> None:
-    found = read("samples.csv", "name;mass [mg];note;T;flux\na;1.5;ok;1,5;3\nb;2.5;-;;low\n")
-    assert columns(found) == [
-        {"name": "name"},
-        {"name": "mass [mg]", "unit": "mg", "min": 1.5, "max": 2.5},
-        *({"name": name} for name in ("note", "T", "flux")),
-    ]
-    assert columns(read("a.tsv", "t\tI\n1\t\n2\tnan\n3\t7\n"))[1] == {"name": "I", "min": 7, "max": 7}
-
-
-@pytest.mark.parametrize("code", ["-9999.0", "1e30"])
-def test_a_range_does_not_end_at_the_code_of_a_missing_value(read: Read, code: str) -> None:
-    assert columns(read("a.csv", f"hour,T\n1,20\n2,{code}\n3,24\n")) == [
-        {"name": "hour", "min": 1, "max": 3},
-        {"name": "T"},
-    ]
 
 
 @pytest.mark.parametrize(
