@@ -1,4 +1,4 @@
-"""What two hundred invocations print on one small data folder, and how they end."""
+"""What hundreds of invocations print on one small data folder, and how they end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from crucible_lineage.cli import main
-from tests.golden.stored import HERE, compare, normal
+from tests.golden.stored import HERE, compare, normal, with_numbers
 from tests.warm import WarmPython
 
 INVOCATIONS = [
@@ -44,8 +45,10 @@ class Folder:
         (path / "failing.yaml").write_text(
             declared.replace("skip: 1", "skip: 4").replace("pipeline: lab", "pipeline: short")
         )
+        (path / "copy.yaml").write_text(declared)
         for name in ("rich.yaml", "shape.yaml", "faults.yaml", "more.py"):
             shutil.copy(HERE / name, path)
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path / "both.pem"))
         for name in ("notes.txt", "notes2.txt"):
             (path / name).write_text(f"{name}: the lamp was new\n")
 
@@ -53,7 +56,7 @@ class Folder:
         """Return what a command prints, and its exit code; `write FILE TEXT` writes a file."""
         if arguments[0] == "write":
             (self.path / arguments[1]).parent.mkdir(exist_ok=True)
-            return str((self.path / arguments[1]).write_text(arguments[2] + "\n"))
+            return str((self.path / arguments[1]).write_text(arguments[2].replace("\\n", "\n") + "\n"))
         words = ["-m", "crucible_lineage", *arguments]
         ran = self.python.run(words, {**os.environ, **PER_FOLDER}, cwd=cwd or self.path)
         return f"exit code {ran.returncode}\n--- stdout\n{ran.stdout}--- stderr\n{ran.stderr}"
@@ -88,8 +91,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -
         words = shlex.split(arguments.format_map(ids))
         text = folder.run(*words)
         if words[0] in ("run", "register"):
-            ids = folder.ids()
-        printed[name] = normal(text, {value: key for key, value in ids.items()}, folder.path)
+            ids = {day: ids[day] for day in DAYS} | folder.ids()  # those that are to be deleted are not listed
+        names = {value: key for key, value in ids.items()}
+        printed[name] = normal(text, with_numbers(names, text), folder.path)
     return printed
 
 
