@@ -325,11 +325,10 @@ def _made(found: DatasetView) -> Iterator[str]:
         began = f" on {time_shown(origin.started)}" if origin.started else ""
         took = f", in {time_text(origin.seconds)}" if origin.seconds is not None else ""
         yield f"made by {step}{f' ({origin.function})' if origin.function else ''}{began}{took}{by}"
-    elif origin.note or found.parents:
-        yield f"made manually{by}{f': {origin.note}' if origin.note else ''}"
     else:
-        registered = time_shown(found.facts.get("creation_time", ""))
-        yield f"registered {registered}{by}"
+        registered = f"registered {time_shown(found.facts.get('creation_time', ''))}"
+        note = f": {origin.note}" if origin.note else ""
+        yield f"{'made manually' if found.parents else registered}{by}{note}"
     if origin.run:
         yield f"run {origin.run}{f' ({origin.engine})' if origin.engine else ''}"
 
