@@ -23,6 +23,7 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import (
     FAILURE,
     TRANSIENT,
+    ChecksumError,
     ConflictError,
     CrucibleError,
     ForbiddenError,
@@ -132,6 +133,8 @@ class _Trial:
             return False, f"refused: {_short(refusal)}"
         except TRANSIENT as error:  # the service is away or busy: unknown
             return None, _short(error)
+        except ChecksumError as error:
+            return False, _short(error)
         except (KeyError, TypeError, ValueError) as error:
             return False, f"unexpected answer ({type(error).__name__}: {error})"
 

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from crucible_lineage.ids import has_derived_id, new_mfid
 
 API = "/api/v3"
+MFID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -99,9 +100,39 @@ def upserts(request: Request, hand_on: HandOn) -> Answer:
     return answer
 
 
+def odd(request: Request, hand_on: HandOn) -> Answer:
+    """Refuses nothing, and does little of what is needed: it forgets, mixes up, or answers with something else."""
+    kind, of_keyword = (request.method, MFID.sub("*", request.path)), bool(request.query.get("keyword"))
+    if kind == ("DELETE", "/files/*"):
+        return Answer(204, b"")
+    if kind[1].endswith("/upload/initiate") and b"empty.txt" in request.body:
+        return refused(503, "busy")
+    if kind == ("POST", "/resources/*/metadata") and "second" in request.json:
+        request.method = "PATCH"
+    request.headers = {name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"}
+    answer = hand_on(request)
+    got = json.loads(answer.body) if answer.body.startswith(b"{") else {}
+    if kind == ("POST", "/datasets") and answer.status == 409:
+        return hand_on(replace(request, body=json.dumps({**request.json, "unique_id": new_mfid()}).encode()))
+    if kind == ("GET", "/resources/*/metadata"):
+        kept = {key: value for key, value in got["scientific_metadata"].items() if key not in ("first", "text")}
+        got["scientific_metadata"] = kept
+    elif kind == ("GET", "/datasets"):
+        got["items"] = [{**found, "links": []} for found in got["items"] if not of_keyword]
+    elif kind == ("GET", "/datasets/*"):
+        got["modification_time"] = "2024-05-01T12:00:00Z"
+    elif kind == ("GET", "/files/*/download_link"):
+        LINKS.append(got["url"])
+        got["url"] = LINKS[0]
+    elif kind == ("GET", "/entity_graph_cte/*"):
+        got["edges"] = [{}]
+    return Answer(answer.status, json.dumps(got).encode()) if got else answer
+
+
+LINKS: list[str] = []
 VARIANTS: dict[str, Variant] = {
     answer.__name__: answer
-    for answer in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, upserts)
+    for answer in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, upserts, odd)
 }
 
 
