@@ -360,15 +360,13 @@ def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) 
     Runs are named as for `find_run`. Raises InputError if there is no such run, or it has no visible dataset.
     """
     copies = {project: session.mirror.snapshot(project) for project in projects}
-    runs = [find_run(session, run, copies) for run in (old, new)]
-    for run in runs:
-        if not run.datasets:
-            raise InputError(
-                f"compare run {run.run_id}: {named_projects(projects)} has no dataset that it made or used"
-            )
-    relied = runs[0].datasets | runs[1].datasets
+    runs = {run: find_run(session, run, copies) for run in (old, new)}
+    for run, found in runs.items():
+        if not found:
+            raise InputError(f"compare run {run}: {named_projects(projects)} has no dataset that it made or used")
+    relied = runs[old] | runs[new]
     graph = fetch_projects(session, [project for project, copy in copies.items() if relied & copy.records.keys()])
-    earlier, later = (with_whole_records(session, graph.with_parents(run.datasets)) for run in runs)
+    earlier, later = (with_whole_records(session, graph.with_parents(runs[run])) for run in (old, new))
     return LineageComparison(earlier, later, diff(earlier, later))
 
 

@@ -181,7 +181,7 @@ def lineage(
         graph = to_share(session, fetch_projects(session, within))
         if run:
             found = find_run(session, run, {project: session.mirror.snapshot(project) for project in within})
-            part = graph.with_parents(found.datasets)
+            part = graph.with_parents(found)
             if len(part) == 0 and len(graph):
                 raise InputError(f"lineage of run {run!r}: none of {nodes_text(len(graph))} matches")
             graph = part

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, not_listed
 from crucible_lineage.ask.names import find_project
-from crucible_lineage.ask.question import BEFORE, ELSEWHERE, Pipeline, Project, Step, option, question
+from crucible_lineage.ask.question import BEFORE, ELSEWHERE, PAGE, Pipeline, Project, Step, option, question
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.tables import Summary
@@ -281,8 +281,8 @@ def list_datasets(
     if words:
         matching = [summary for summary in matching if _has_words(summary, words.casefold().split())]
     if run is not None:
-        found_run = find_run(session, run, {project: copy})
-        matching = [summary for summary in matching if summary.mfid in found_run.datasets]
+        of_run = find_run(session, run, {project: copy})
+        matching = [summary for summary in matching if summary.mfid in of_run]
     matching.sort(  # measured data by the time in their ids, then results by creation
         key=lambda found: (
             found.status.derived,

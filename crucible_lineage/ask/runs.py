@@ -159,18 +159,11 @@ def unusual(run: ListedRun, journal: Journal) -> str:
     return f"under way for {time_text(age)}; the last runs took at most {time_text(longest)}"
 
 
-@dataclass(frozen=True)
-class FoundRun:
-    """A run with the visible datasets that it made or used. If a flow run had several, they are one, with its id."""
+def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> set[str]:
+    """Return the visible datasets that a run made or used. `text` is its id, or the beginning of that.
 
-    run_id: str
-    datasets: frozenset[str]
-
-
-def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> FoundRun:
-    """Return the run that `text` names: the id of a run, a Prefect flow run or task run, or the beginning of one.
-
-    `copies` are the projects to search. Raises InputError if none or several match, and names the nearest ones.
+    The id of a Prefect flow run or task run stands for all its runs. `copies` are the projects to search.
+    Raises InputError if none or several match, and names the nearest ones.
     """
     made_by = {
         mfid: summary.made_by.run_id
@@ -196,8 +189,7 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
     runs = runs_by_id[found[0]]
     used = {mfid for run in runs for mfid in made.get(run, ())}
     used |= {mfid for run in runs for *_, datasets in session.journal.run_steps(run) for mfid in datasets.values()}
-    run_id = next(iter(runs)) if len(runs) == 1 else found[0]
-    return FoundRun(run_id, frozenset(mfid for mfid in used if any(mfid in copy.records for copy in copies.values())))
+    return {mfid for mfid in used if any(mfid in copy.records for copy in copies.values())}
 
 
 def _by_prefect_ids(copies: Mapping[str, Snapshot], made_by: Mapping[str, str]) -> dict[str, set[str]]:
