@@ -20,7 +20,7 @@ from crucible_lineage import ask
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.impact import RequestedDeletion
 from crucible_lineage.ask.lineage import Lineage
-from crucible_lineage.ask.listing import Surface, columns_at
+from crucible_lineage.ask.listing import JSON, columns_at
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.question import COMMAND, questions_at
 from crucible_lineage.ask.runs import ListedRun
@@ -105,7 +105,7 @@ GIVEN: Mapping[type, Any] = {
         "name": str, "mfids": TEXTS, "verdict": str, "said": str, "files": OBJECTS, "causes": TEXTS,
         "environment": dict[str, Any], "seconds": float, "compared_with": str,
     },
-    Standing: {one.label: (Standing, one.source) for one in columns_at(Surface.JSON)},
+    Standing: {one.label: (Standing, one.source) for one in columns_at(JSON)},
     DatasetView: both(Standing, {key: (DatasetView, at) for key, at in json_keys(DatasetView).items()}),
     Lineage: {"directed": bool, "multigraph": bool, "nodes": OBJECTS, "edges": OBJECTS},
 }  # fmt: skip

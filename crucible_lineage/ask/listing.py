@@ -5,10 +5,10 @@ They are declared once for terminal, JSON, CSV, pages and notebooks.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Flag, auto
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar
@@ -27,19 +27,8 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.text.amounts import Names, amount, size_text
 
-
-class Surface(Flag):
-    """An output of lists."""
-
-    JSON = auto()
-    CSV = auto()
-    TERMINAL = auto()
-    PAGE = auto()
-
-
-DATA = Surface.JSON | Surface.CSV
-READ = Surface.TERMINAL  # and notebooks
-EVERYWHERE = DATA | READ | Surface.PAGE
+JSON, CSV, READ = "json", "csv", "read"  # outputs of lists, beside pages; terminals and notebooks are read
+DATA = {JSON, CSV}
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Column:
     heading: str
     source: str | Callable[[Standing], Any]
     key: str = ""
-    shown: Surface = EVERYWHERE
+    shown: Collection[str] = (JSON, CSV, READ, PAGE)
     as_text: Callable[[Standing], str] | None = None
     kind: str = "wide"
 
@@ -90,49 +79,49 @@ class Column:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("mfid", "MFID", "mfid", shown=DATA | READ),
+    Column("mfid", "MFID", "mfid", shown={*DATA, READ}),
     Column("name", "Name", "summary.name", "dataset_name", kind="name"),
     Column("state", "State", "state", kind=""),
     Column("step", "Step", "summary.step", as_text=lambda entry: entry.origin),
     Column(
-        "swept", "Swept", "summary.swept", shown=DATA | READ,
+        "swept", "Swept", "summary.swept", shown={*DATA, READ},
         as_text=lambda entry: "" if entry.summary.swept in entry.summary.name else entry.summary.swept,
     ),
     Column("pipeline", "Pipeline", "summary.pipeline", shown=DATA),
     Column(
         "results", "Numbers", "summary.numbers",
-        shown=Surface.JSON | Surface.PAGE, as_text=lambda entry: ", ".join(
+        shown={JSON, PAGE}, as_text=lambda entry: ", ".join(
             f"{name} {value_text(value)}" for name, value in list(entry.summary.numbers.items())[:3]
         ),
     ),
-    Column("measurement", "Measurement", "summary.measurement", shown=DATA | Surface.PAGE),
+    Column("measurement", "Measurement", "summary.measurement", shown={*DATA, PAGE}),
     Column("created", "Registered", "summary.created", shown=DATA),
     Column("superseded_by", "Superseded by", "superseded_by", shown=DATA),
-    Column("superseded_since", "Superseded since", "since", shown=Surface.JSON),
+    Column("superseded_since", "Superseded since", "since", shown={JSON}),
     Column(
         "flags", "Flags", "flags",
-        shown=Surface.JSON | READ, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
+        shown={JSON, READ}, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
     ),
     Column(
         "doubtful", "Doubt", "doubt",
-        shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.message(entry.mfid) if entry.doubt else "",
+        shown={JSON, READ}, as_text=lambda entry: entry.doubt.message(entry.mfid) if entry.doubt else "",
     ),
-    Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
-    Column("project", "Project", "summary.status.project", shown=DATA | Surface.PAGE),
+    Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown={PAGE}),
+    Column("project", "Project", "summary.status.project", shown={*DATA, PAGE}),
     Column("type", "Type", "summary.data_type", "data_type", shown=DATA),
     Column("format", "Format", "summary.data_format", "data_format", shown=DATA),
     Column("session", "Session", "summary.session", "session_name", shown=DATA),
     Column("instrument", "Instrument", "summary.instrument", "instrument_name", shown=DATA),
-    Column("taken", "Taken", "summary.timestamp", "timestamp", shown=DATA | Surface.PAGE),
+    Column("taken", "Taken", "summary.timestamp", "timestamp", shown={*DATA, PAGE}),
     Column(
         "size", "Size", "summary.size",
-        shown=DATA | Surface.PAGE, kind="wide number",
+        shown={*DATA, PAGE}, kind="wide number",
         as_text=lambda entry: "" if entry.summary.size is None else size_text(entry.summary.size),
     ),
 )  # fmt: skip
 
 
-def columns_at(surface: Surface) -> list[Column]:
+def columns_at(surface: str) -> list[Column]:
     """Return the columns that are shown there, in their order."""
     return [column for column in COLUMNS if surface in column.shown]
 
@@ -183,7 +172,7 @@ def _swept(entry: Standing, name: str) -> Any:
 
 def as_json(entries: Iterable[Standing]) -> list[JsonObject]:
     """Return datasets as JSON, in `list --json` and elsewhere."""
-    columns = [(column.label, column.value) for column in columns_at(Surface.JSON)]
+    columns = [(column.label, column.value) for column in columns_at(JSON)]
     with collector_paused():  # a third of the time for 100,000 datasets
         return [{label: _json(value(entry)) for label, value in columns} for entry in entries]
 
@@ -195,7 +184,7 @@ def _json(value: Any) -> Any:
 def as_table(entries: Sequence[Standing]) -> tuple[list[str], list[list[Any]]]:
     """Return headers and rows for CSV, with the numbers that steps returned as the last columns."""
     numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
-    columns = [*columns_at(Surface.CSV), *map(_number_column, numbers)]
+    columns = [*columns_at(CSV), *map(_number_column, numbers)]
     return [column.label for column in columns], [[column.cell(entry) for column in columns] for entry in entries]
 
 
@@ -215,13 +204,15 @@ def in_order(entries: Sequence[Standing], sort: str, columns: Mapping[str, Colum
     column, is_descending = column_of(sort.removeprefix("-"), columns), sort.startswith("-")
     cells = [(column.cell(entry), entry) for entry in entries]
     present = [pair for pair in cells if pair[0] is not None]
-    present.sort(key=lambda pair: _sortable(pair[0]), reverse=is_descending)
+    present.sort(key=lambda pair: sortable(pair[0]), reverse=is_descending)
     return [*(entry for _, entry in present), *(entry for cell, entry in cells if cell is None)]
 
 
-def _sortable(cell: Any) -> tuple[bool, Any]:
-    """Return a sort key: numbers, then texts, since a swept parameter may have both."""
-    return isinstance(cell, str), cell.casefold() if isinstance(cell, str) else cell
+def sortable(cell: Any) -> tuple[int, Any]:
+    """Return a sort key: numbers, then texts, since a swept parameter may have both, then other values."""
+    if isinstance(cell, int | float):
+        return 0, cell
+    return (1, cell.casefold()) if isinstance(cell, str) else (2, json.dumps(cell, default=str))
 
 
 @dataclass(frozen=True)
@@ -246,7 +237,7 @@ class Listing(Answer):
 
     def lines(self) -> Iterator[str]:
         widest = max((len(entry.state) for entry in self.entries), default=0)
-        others = [column for column in columns_at(Surface.TERMINAL) if column.name not in ("mfid", "state")]
+        others = [column for column in columns_at(READ) if column.name not in ("mfid", "state")]
         for entry in self.entries:
             described = "  ".join(filter(None, (column.text(entry) for column in others)))
             yield f"{entry.mfid}  {entry.state:{widest}}  {described}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
 from crucible_lineage.ask.lineages import whole_record_of
-from crucible_lineage.ask.listing import columns_of, made_by
+from crucible_lineage.ask.listing import columns_of, made_by, sortable
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
 from crucible_lineage.condition import parse_condition
@@ -199,7 +199,7 @@ def _grouped(
         head = (*(members[0][at] for at in keys), len(members))
         grouped.append((*head, *(number for column in values for number in _summed_up(column))))
     names = (*by, COUNT, *(f"{columns[at]}.{statistic}" for at in numbers for statistic in SUMMED_UP))
-    return names, tuple(sorted(grouped, key=lambda row: [_sortable(value) for value in row[: len(by)]]))
+    return names, tuple(sorted(grouped, key=lambda row: [sortable(value) for value in row[: len(by)]]))
 
 
 def _is_number(value: object) -> bool:
@@ -211,12 +211,6 @@ def _summed_up(values: Sequence[float]) -> tuple[float | None, ...]:
         return (None,) * len(SUMMED_UP)
     spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
     return math.fsum(values) / len(values), spread, min(values), max(values)
-
-
-def _sortable(value: object) -> tuple[int, object]:
-    if isinstance(value, int | float):
-        return 0, value
-    return (1, value) if isinstance(value, str) else (2, json.dumps(value, default=str))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.explain import FACTS_HEADING
 from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_named_parents, with_states
-from crucible_lineage.ask.listing import Column, Listing, Surface, as_table, columns_at, list_datasets
+from crucible_lineage.ask.listing import Column, Listing, as_table, columns_at, list_datasets
 from crucible_lineage.ask.question import MODULES, PAGE, Parameter, Question, find_question, questions_at
 from crucible_lineage.ask.view import view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Project, Thumbnail
@@ -117,7 +117,7 @@ def _page(reader: Reader, total: int, per_page: int = PER_PAGE) -> tuple[int, in
 
 
 def _columns(project: Project | None) -> list[Column]:
-    return [column for column in columns_at(Surface.PAGE) if not (project and column.name == "project")]
+    return [column for column in columns_at(PAGE) if not (project and column.name == "project")]
 
 
 def questions(reader: Reader) -> Response:
