@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -43,7 +42,7 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
                     given["pipeline"] = str(path)
                 found = question(session, **given)
                 if not found.is_text:  # masked as a whole: of a secret that was cut, the rest would not look like one
-                    return bounded(_without_empty(masked(found.to_json(), by_name=False)))
+                    return bounded(masked(found.to_json(), by_name=False))
                 text = masked(str(found), by_name=False)
                 end = f"\n... cut: {len(text)} characters in all" if len(text) > MOST_CHARACTERS else ""
                 return text[:MOST_CHARACTERS] + end
@@ -59,27 +58,16 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
     return answer
 
 
-def _without_empty(value: Any) -> Any:
-    """Return JSON without what is empty in the objects of its lists, which would leave less room for others."""
-    if isinstance(value, Mapping):
-        return {key: _without_empty(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [
-            {key: part for key, part in entry.items() if part not in (None, "", [], {})}
-            if isinstance(entry, dict)
-            else entry
-            for entry in value
-        ]
-    return value
-
-
 MOST_CHARACTERS = 20_000  # of an answer as JSON: chosen, some 6,000 tokens
 MOST_ITEMS = 200  # of a list within an answer
 MOST_TEXT = 2_000  # characters of a text within an answer
 
 
 def bounded(answer: Mapping[str, object]) -> dict[str, object]:
-    """Return the answer within MOST_CHARACTERS as JSON. `cut` lists what was shortened, with its full length."""
+    """Return the answer within MOST_CHARACTERS as JSON. `cut` lists what was shortened, with its full length.
+
+    What is empty in the objects of its lists is left out: it would leave less room for others.
+    """
     items, text = MOST_ITEMS, MOST_TEXT
     while True:
         cut: list[str] = []
@@ -101,8 +89,8 @@ def _within(value: object, path: str, items: int, text: int, cut: list[str]) -> 
     if len(value) > items:
         cut.append(f"{path}: {len(value)} {'entries' if isinstance(value, Mapping) else 'items'}")
     if isinstance(value, Mapping):
-        parts = islice(value.items(), items)
-        return {str(key): _within(part, f"{path}.{key}", items, text, cut) for key, part in parts}
+        parts = ((key, part) for key, part in value.items() if not path.endswith("]") or part not in (None, "", [], {}))
+        return {str(key): _within(part, f"{path}.{key}", items, text, cut) for key, part in islice(parts, items)}
     return [_within(part, f"{path}[{at}]", items, text, cut) for at, part in enumerate(value[:items])]
 
 
