@@ -77,18 +77,12 @@ def data_folder() -> Path:
 Jobs = Annotated[int, option("", kind=click.IntRange(1, 256))]
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, or a number with a unit, from s to w."""
-
-    name = "TIME"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return seconds_in(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
+def _duration(value: str) -> float:
+    """Return the seconds of a length of time, with a unit or without."""
+    try:
+        return seconds_in(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}") from error
 
 
 Patience = Annotated[
@@ -96,7 +90,8 @@ Patience = Annotated[
     option(
         "How long to wait for Crucible if it is away, at the start (if necessary) and at the end; 0: not at all. "
         "Results then wait on this machine.",
-        kind=_Duration(),
+        metavar="TIME",
+        kind=_duration,
     ),
 ]
 PATIENCE: Any = "3m"

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 from crucible_lineage.cli.printing import StatusLine, TrafficMonitor, coloured
@@ -63,9 +62,7 @@ class Progress:
             self._stack.enter_context(listening_to_steps(self.hear))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
         self._line.end()
         if self._hidden and not self.quiet:

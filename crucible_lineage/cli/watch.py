@@ -172,11 +172,12 @@ def deploy_command(
         return Done({"removed": removed}, lines)
     if block and url:
         raise InputError("--block and --url both name a Crucible; give one of them")
-    bound: list[tuple[BoundPipeline, str]] = []
+    bound: list[tuple[BoundPipeline, str]] = []  # with the path that workers read
     faults: list[Fault] = []
     for pipeline in pipelines:
         try:
-            bound.append((bind_file(located(pipeline)), pipeline))
+            path = pipeline if pipeline.startswith(PACKAGE) else str(Path(pipeline).absolute())
+            bound.append((bind_file(located(pipeline)), path))
         except InputError as error:
             faults += error.faults
     if faults:  # of all files, before any request to Prefect
@@ -188,11 +189,7 @@ def deploy_command(
     crucible = None
     if data or url or block:
         crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
-    paths = [name if name.startswith(PACKAGE) else str(Path(name).absolute()) for _, name in bound]
-    requests = [
-        DeploymentRequest(declared.spec, path, crucible, limit, image)
-        for (declared, _), path in zip(bound, paths, strict=True)
-    ]
+    requests = [DeploymentRequest(declared.spec, path, crucible, limit, image) for declared, path in bound]
     deployed = deploy(requests, pool, reset=reset)
     lines = [
         f"{state.name}: {'deployed' if state.created else 'updated'}, runs {'; '.join(state.runs) or 'when asked'}"
