@@ -41,7 +41,6 @@ OF_DATASETS = ("prov-json", BUNDLE)  # formats that a declaration has not
 LIBRARIES = {"dot": "pydot", "prov-json": "prov", BUNDLE: "rocrate"}
 DECLARATIONS = (".yaml", ".yml")
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
-ENDINGS = {"mermaid": "mmd"}  # others equal the format
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def _refuse(is_wrong: bool, message: str) -> None:
 
 def _chosen(kind: str | None, output: Path | None) -> str | None:
     ending = output.suffix.lstrip(".").lower() if output else None
-    chosen = kind or ENDINGS.get(ending or "", ending)
+    chosen = kind or ending
     if kind is None and output is not None and (not ending or output.is_dir()):
         raise InputError(f"write to {output}: the format follows from the file's ending, as in {output.name}.svg")
     if chosen is not None and chosen not in (possible := [*RENDERERS, BUNDLE]):

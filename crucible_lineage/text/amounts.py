@@ -78,14 +78,10 @@ def equality_key(value: object) -> tuple[bool, str]:
     return isinstance(value, str | int | float), value_text(value)
 
 
-def alike(old: object, new: object) -> tuple[object, object]:
-    """Return both values of a change for display: beside a whole number, 5.0 is 5."""
-    return (_whole(old), _whole(new)) if {type(old), type(new)} == {int, float} else (old, new)
-
-
 def change_text(old: object, new: object, shown: Callable[[object], str] = repr) -> str:
-    """Return both values of a change, alike: `4 -> 5`."""
-    return " -> ".join(map(shown, alike(old, new)))
+    """Return both values of a change: `4 -> 5`. Beside a whole number, 5.0 is 5."""
+    values = (_whole(old), _whole(new)) if {type(old), type(new)} == {int, float} else (old, new)
+    return " -> ".join(map(shown, values))
 
 
 def _whole(value: object) -> object:
