@@ -23,6 +23,7 @@ INVOCATIONS = [
     if line and not line.startswith("#")
     for name, _, arguments in [line.partition(" ")]
 ]
+pytestmark = pytest.mark.timeout(900)
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday")
 PER_FOLDER = {"CRUCIBLE_LINEAGE_DATA": "store", "CRUCIBLE_LINEAGE_KEEP": "no", "COLUMNS": "120"}
 
