@@ -9,6 +9,6 @@ import pytest
 from tests.golden.stored import run_examples
 
 
-@pytest.mark.parametrize("name", ["tables", "answers"])
+@pytest.mark.parametrize("name", ["tables", "answers", "rules", "stories"])
 def test_the_examples_hold(name: str) -> None:
     run_examples(Path(__file__).with_name(f"{name}.txt"))
