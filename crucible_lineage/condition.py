@@ -57,7 +57,8 @@ class Condition:
             raise
         except (TypeError, ValueError, ArithmeticError) as error:
             values = ", ".join(f"{name} is {value_of(name)!r:.40}" for name in self.names)
-            raise InputError(f"condition {self.text!r}: {error}, in {row}, where {values}") from error
+            where = f", where {values}" if values else ""
+            raise InputError(f"condition {self.text!r}: {error}, in {row}{where}") from error
 
 
 def parse_condition(text: str) -> Condition:
@@ -156,7 +157,9 @@ class _Reader:
     def _call(self, part: ast.Call) -> Value:
         name = part.func.id if isinstance(part.func, ast.Name) else ""
         function = FUNCTIONS.get(name)
-        if function is None or part.keywords:
+        if part.keywords:
+            raise self._unsupported(part)
+        if function is None:
             unknown = ast.unparse(part.func)
             raise _fault(self.text, part.col_offset, f"no function {unknown!r} is known; {nearest(unknown, FUNCTIONS)}")
         values = [self.value(value) for value in part.args]

@@ -1,7 +1,8 @@
-"""What the environment says of how long calls are repeated."""
+"""Which Crucible is used, with which key, and how long calls are repeated."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,15 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings, key_in, resolve_settings, retries_from_environment
+from crucible_lineage.settings import Settings, key_in
+from tests.golden.stored import run_examples
+from tests.serving import start_server
 
 
-@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
-def test_a_time_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", text)
-    with pytest.raises(InputError, match=f"CRUCIBLE_LINEAGE_RETRY_SECONDS is '{text}'; give seconds"):
-        retries_from_environment()
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("settings.txt"))
 
 
 def test_a_session_goes_on_as_long_as_the_environment_says(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,29 +39,6 @@ def test_what_is_delivered_beside_a_run_is_given_up_no_later_than_the_environmen
         assert (more._connection.retry.total_s, more._connection.retry.asked_total_s) == (used, 5.0)
 
 
-@pytest.mark.parametrize(
-    ("given", "used"),
-    [
-        ("https://crucible.lbl.gov", "https://crucible.lbl.gov/api/v3"),
-        ("https://crucible.lbl.gov/", "https://crucible.lbl.gov/api/v3"),
-        ("https://crucible.lbl.gov/api/v3/", "https://crucible.lbl.gov/api/v3"),
-        ("http://127.0.0.1:8000/crucible/api/v2", "http://127.0.0.1:8000/crucible/api/v2"),
-    ],
-)
-def test_an_address_without_a_path_is_completed(given: str, used: str) -> None:
-    asked = resolve_settings(api_url=given, api_key="key")
-    assert asked.api_url == used
-
-
-def test_a_key_is_not_left_unused_where_a_data_folder_is_given_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CRUCIBLE_API_URL", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # without a configuration file
-    with pytest.raises(InputError, match="an API key was given, but no address"):
-        resolve_settings(data=tmp_path, api_key="key")
-
-
 @pytest.mark.parametrize("key", ["", "two\nlines", "schlüssel"])
 def test_a_key_that_no_request_could_carry_is_refused_alike_wherever_it_is_given(key: str, tmp_path: Path) -> None:
     refusal = "cannot be sent: it must be one line of visible ASCII characters, without blanks"
@@ -73,3 +50,19 @@ def test_a_key_that_no_request_could_carry_is_refused_alike_wherever_it_is_given
     file.write_text(key, encoding="utf-8")
     with pytest.raises(InputError, match=f"the key in {file} {refusal}"):
         key_in(file)
+
+
+def test_the_account_of_a_key_is_known_in_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "0.1")
+    with start_server(tmp_path / "there") as server:
+        at = Settings(tmp_path / "here", server.url, server.api_key)
+        with Session(at) as session:
+            known = session.account, session.agent
+            assert session.agent is session.agent
+    with Session(at) as session:
+        assert (session.account, session.agent) == known
+        session.set_agent({"username": "another"})
+        assert session.agent == known[1]
+    for other in (replace(at, api_key="another"), replace(at, api_url="http://127.0.0.1:9/api/v3")):
+        with Session(other) as session, pytest.raises(UnreachableError):
+            _ = session.account
