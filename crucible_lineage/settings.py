@@ -16,7 +16,6 @@ from platformdirs import user_config_dir, user_data_dir
 from crucible_lineage.errors import InputError, nearest
 
 API_PATH = "/api/v3"
-MAIN_SECTION = "crucible"  # of the official client's configuration file
 JOBS_AT_ONCE = min(8, (os.cpu_count() or 1) + 2)  # steps of a run, unless it says otherwise
 
 RETRIES = {"attempts": "CRUCIBLE_LINEAGE_RETRIES", "total_s": "CRUCIBLE_LINEAGE_RETRY_SECONDS",
@@ -112,7 +111,7 @@ def official_access(url: str | None, key: str | None, mode: str | None) -> tuple
 
 def _configured(**given: str | None) -> list[str | None]:
     """Return these as given, else from CRUCIBLE_API_URL, CRUCIBLE_API_KEY, CRUCIBLE_PRIVILEGE_MODE, else the file."""
-    stored = _sections(_config_file()).get(MAIN_SECTION, {})
+    stored = _sections(_config_file()).get("crucible", {})
     named = ((name, value or os.environ.get(f"CRUCIBLE_{name.upper()}")) for name, value in given.items())
     return [value or stored.get(name) or None for name, value in named]
 

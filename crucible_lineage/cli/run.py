@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # imported on use
     from crucible_lineage.remake.reproduce import RestoredFile
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
-MOST_DATASETS = MAX_RETURNED  # shown: the last ones
 MOST_VALUE = 60  # characters
 
 Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
@@ -205,7 +204,7 @@ def returned_by(session: Session, result: RunResult) -> Returned:
         for step, outputs in result.datasets.items()
         for output, mfid in outputs.items()
         if result.outcomes.get(step) == Outcome.EXECUTED and mfid not in waiting
-    ][-MOST_DATASETS:]
+    ][-MAX_RETURNED:]
     if not made:
         return {}
     known = {mfid: values for step, output, mfid in made
