@@ -1,4 +1,4 @@
-"""`serve`: sources of the key, and warnings."""
+"""`serve`: sources of the key, and what keeps it from starting."""
 
 from __future__ import annotations
 
@@ -69,35 +69,19 @@ def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, cont
 
 
 @pytest.mark.parametrize(
-    ("host", "key", "expected"), [("127.0.0.1", "short", []), ("0.0.0.0", "short", ["plain text", "5 characters"])]
-)
-def test_it_warns_about_keys_that_others_can_read_or_guess(
-    serving: Any, host: str, key: str, expected: list[str]
-) -> None:
-    url, end = serving("--host", host, "--api-key", key)
-    assert url
-    warnings = [line for line in end().splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == len(expected)
-    assert all(word in line for word, line in zip(expected, warnings, strict=True))
-
-
-@pytest.mark.parametrize(
     ("trouble", "expected"),
     [
         ("damaged", "crucible.db cannot be used: file is not a database"),
         ("port", "could not listen on 127.0.0.1"),
-        ("certificate", "cannot be used"),
         pytest.param("folder", "cannot be created", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc")),
     ],
 )
 def test_a_failure_to_start_is_reported_in_one_line(serving: Any, tmp_path: Path, trouble: str, expected: str) -> None:
-    (tmp_path / "pem").write_text("no certificate")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         arguments: dict[str, list[object]] = {
             "port": ["--port", listener.getsockname()[1]],
-            "certificate": ["--certfile", tmp_path / "pem", "--keyfile", tmp_path / "pem"],
             "folder": ["--data", "/proc/nowhere"],
         }
         if trouble == "damaged":
