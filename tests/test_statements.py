@@ -24,7 +24,6 @@ from crucible_lineage.statements.statements import (
     TRUST,
     About,
     Doubt,
-    Mention,
     Statement,
     StatementIndex,
     SubjectFacts,
@@ -243,7 +242,7 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
 
 def test_a_forged_circle_ends() -> None:
     facts = {"a": SubjectFacts("lab", ("b",)), "b": SubjectFacts("lab", ("a", "c")), "c": SubjectFacts("lab")}
-    index = StatementIndex({"c": (Mention("s", "lab", "u"),)})
+    index = StatementIndex({"c": [said(on=["c" * 26])]})
     assert at_fault(facts, index, "lab").keys() == {"a", "b", "c"}
 
 

@@ -99,15 +99,14 @@ class StatementEffects:
         facts = self._facts(mfids, summaries or {}, viewer)
         found = at_fault(facts, index, viewer)
         sources = {mfid: found[mfid] for mfid in mfids if mfid in found}
-        mentions = {source: index.on(source, facts[source], viewer)[0] for source in set(sources.values())}
-        held = self._active.statements
-        return {mfid: Doubt(source, held[mentions[source].mfid]) for mfid, source in sources.items()}
+        held = {source: index.on(source, facts[source], viewer)[0] for source in set(sources.values())}
+        return {mfid: Doubt(source, held[source]) for mfid, source in sources.items()}
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
         """Return what prevents making results from these datasets by this code: the holds, by whom and why."""
         reasons = [doubt.message() for doubt in self.doubts(used, project).values()]
         if found := self._active.holds.on_code(code, project):
-            reasons.append(f"code {code[:12]} is on hold {self._active.statements[found[0].mfid].attribution}")
+            reasons.append(f"code {code[:12]} is on hold {found[0].attribution}")
         return tuple(dict.fromkeys(reasons))
 
     def require_free(self, used: Collection[str], code: str, project: str) -> None:
@@ -124,8 +123,8 @@ class StatementEffects:
             return {}
         found = {}
         for mfid in mfids:
-            if mfid in summaries and (mentions := index.on(mfid, summaries[mfid].facts, viewer)):
-                found[mfid] = tuple(dict.fromkeys(mention.note for mention in mentions))
+            if mfid in summaries and (flags := index.on(mfid, summaries[mfid].facts, viewer)):
+                found[mfid] = tuple(dict.fromkeys(statement.flag for statement in flags))
         return found
 
     def about(self, mfid: str, viewer: str, summary: Summary) -> tuple[AppliedStatement, ...]:

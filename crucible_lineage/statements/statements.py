@@ -18,7 +18,7 @@ blocks, since nobody may release what it holds without a name. Names of people i
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -316,9 +316,13 @@ class ActiveStatements:
         return {
             statement.account
             for mfid in awaited.about.datasets
-            for statement in self._signatures.get(mfid, ())
+            for statement in self._signatures.datasets.get(mfid, ())
             if self.counts(statement, awaited.project) and not why_not_sign(awaited, statement.account)
         }
+
+    def is_candidate(self, statement: Statement) -> bool:
+        """Return whether it says that results wait for signatures, and they do not have them all."""
+        return statement.verb == AWAIT and len(self.signers(statement)) < statement.needed
 
     @cached_property
     def holds(self) -> StatementIndex:
@@ -331,13 +335,8 @@ class ActiveStatements:
         return StatementIndex.from_active(self, FLAG)
 
     @cached_property
-    def _signatures(self) -> dict[str, list[Statement]]:
-        """The signatures by dataset."""
-        signed: dict[str, list[Statement]] = {}
-        for statement in self.statements.values():
-            for mfid in statement.about.datasets if statement.verb == SIGN else ():
-                signed.setdefault(mfid, []).append(statement)
-        return signed
+    def _signatures(self) -> StatementIndex:
+        return StatementIndex.from_active(self, SIGN)
 
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
@@ -418,21 +417,12 @@ class SubjectFacts(NamedTuple):
     code: str = ""
 
 
-class Mention(NamedTuple):
-    """A statement in force, as indexes list it: its id, its project, and the account that vouches for it."""
-
-    mfid: str
-    project: str
-    account: str
-    note: str = ""
-
-
 @dataclass(frozen=True)
 class StatementIndex:
-    """Statements in force of one verb, by subject. `note` is the name of a flag."""
+    """Statements in force of one verb, by dataset, and those about all data that meet a condition."""
 
-    datasets: Mapping[str, tuple[Mention, ...]] = field(default_factory=dict)
-    conditions: tuple[tuple[About, Mention], ...] = ()
+    datasets: Mapping[str, Sequence[Statement]] = field(default_factory=dict)
+    conditions: Sequence[Statement] = ()
     trusted: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -444,32 +434,28 @@ class StatementIndex:
 
         So does a whole project, if the content of what may have been a hold in it is lost.
         """
-        datasets: dict[str, tuple[Mention, ...]] = {}
-        conditions: list[tuple[About, Mention]] = []
+        datasets: dict[str, list[Statement]] = {}
+        conditions: list[Statement] = []
         for statement in sorted(active.statements.values(), key=lambda statement: (statement.when, statement.mfid)):
-            is_candidate = statement.verb == AWAIT and len(active.signers(statement)) < statement.needed
-            if statement.verb != verb and not (verb == HOLD and (is_candidate or statement.blocks_project)):
+            is_held = verb == HOLD and (statement.blocks_project or active.is_candidate(statement))
+            if statement.verb != verb and not is_held:
                 continue
-            mention = Mention(statement.mfid, statement.project, statement.account, statement.flag)
             for mfid in statement.about.datasets:
-                datasets[mfid] = (*datasets.get(mfid, ()), mention)
+                datasets.setdefault(mfid, []).append(statement)
             if statement.about.is_condition or statement.blocks_project:
-                conditions.append((statement.about, mention))
-        return cls(datasets, tuple(conditions), active.trusted)
+                conditions.append(statement)
+        return cls(datasets, conditions, active.trusted)
 
-    def on(self, mfid: str, facts: SubjectFacts, viewer: str) -> tuple[Mention, ...]:
+    def on(self, mfid: str, facts: SubjectFacts, viewer: str) -> tuple[Statement, ...]:
         """Return the statements about this dataset itself that count in its project, or in the project `viewer`."""
-        matching = (mention for about, mention in self.conditions if _fits(about, facts)) if self.conditions else ()
-        return tuple(
-            mention
-            for mention in (*self.datasets.get(mfid, ()), *matching)
-            if _counts(mention, facts.project, self.trusted) or _counts(mention, viewer, self.trusted)
-        )
+        found = [*self.datasets.get(mfid, ()), *(one for one in self.conditions if _fits(one.about, facts))]
+        projects = facts.project, viewer
+        return tuple(one for one in found if any(_counts(one, project, self.trusted) for project in projects))
 
-    def on_code(self, code: str, project: str) -> tuple[Mention, ...]:
+    def on_code(self, code: str, project: str) -> tuple[Statement, ...]:
         """Return the statements about this code that count in a project."""
-        matching = (mention for about, mention in self.conditions if about.code and code.startswith(about.code))
-        return tuple(mention for mention in matching if _counts(mention, project, self.trusted))
+        found = (one for one in self.conditions if one.about.code and code.startswith(one.about.code))
+        return tuple(one for one in found if _counts(one, project, self.trusted))
 
 
 def _fits(about: About, facts: SubjectFacts) -> bool:
