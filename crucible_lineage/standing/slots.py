@@ -186,8 +186,8 @@ class ClaimingRun:
 
     def current(self, currency: Currency, project: str, key: str) -> set[str]:
         """Return the datasets that are current in a slot for this declaration."""
-        found = currency.current(key, project)
-        return {mfid for mfid in found if self.file is None or self.file in currency.slots(mfid)[key].files}
+        found = currency.by_declaration(key, project)
+        return {mfid for file, mfids in found.items() if self.file in (None, file) for mfid in mfids}
 
     def claim(self, currency: Currency, project: str, key: str, mfid: str = "") -> SlotClaim:
         """Return this run's claim to a slot for a dataset, new or not, later than the claims of earlier runs.
