@@ -15,7 +15,6 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -290,7 +289,7 @@ def is_first_party(module: str, root: str) -> bool:
     return not any(base.is_relative_to(folder) for folder in [*folders, site.getusersitepackages()])
 
 
-@lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)
 def _is_installed(package: str, base: Path) -> bool:
     """Return whether a distribution beside the package lists it, as after `pip install --target`."""
     heads = (f"{package}/", f"{package}.py,")

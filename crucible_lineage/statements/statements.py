@@ -346,12 +346,12 @@ def in_force(statements: Iterable[Statement]) -> ActiveStatements:
         by_id[statement.mfid] = max(
             by_id.get(statement.mfid, statement), statement, key=lambda same: (not same.fault, same.when)
         )
-    trusts = {mfid: statement for mfid, statement in by_id.items() if statement.verb == TRUST and not statement.fault}
     trusted: dict[str, frozenset[str]] = {}
-    for statement in _not_revoked(by_id, trusts, {}).values():
-        whose = {name.casefold() for name in map(str, statement.body.get("whose") or ())}
-        trusted[statement.project.casefold()] = trusted.get(statement.project.casefold(), frozenset()) | whose
-    left = _not_revoked(by_id, by_id, trusted)
+    for statement in _not_revoked(by_id, {}).values():
+        if statement.verb == TRUST and not statement.fault:
+            project, names = statement.project.casefold(), map(str, statement.body.get("whose") or ())
+            trusted[project] = trusted.get(project, frozenset()) | {name.casefold() for name in names}
+    left = _not_revoked(by_id, trusted)
     active = {mfid: statement for mfid, statement in left.items() if not statement.fault or statement.blocks}
     return ActiveStatements(active, trusted, {mfid: statement for mfid, statement in left.items() if statement.fault})
 
@@ -364,10 +364,8 @@ def _counts(statement: Attributed, project: str, trusted: Mapping[str, frozenset
     return others is not None and (own in others or statement.account.casefold() in others)
 
 
-def _not_revoked(
-    every: Mapping[str, Statement], selected: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
-) -> dict[str, Statement]:
-    """Return the selected statements that are not revoked. Statements that revoke one another all count.
+def _not_revoked(every: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]) -> dict[str, Statement]:
+    """Return the statements that are not revoked. Statements that revoke one another all count.
 
     That a result waits for signatures is revoked by as many accounts as may sign it and are needed.
     """
@@ -389,7 +387,7 @@ def _not_revoked(
         if not decided:
             break
         is_active |= decided
-    return {mfid: statement for mfid, statement in selected.items() if is_active.get(mfid, True)}
+    return {mfid: statement for mfid, statement in every.items() if is_active.get(mfid, True)}
 
 
 def why_not_sign(awaited: Statement, account: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -321,9 +321,7 @@ class EachInput(PairedInput):
 
     @model_validator(mode="before")
     @classmethod
-    def _spread(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or not isinstance(value.get("each"), (list, tuple)):
-            return value
+    def _spread(cls, value: JsonMapping) -> JsonObject:
         shared = {name: part for name, part in value.items() if name not in ("each", *_LIST_KEYS)}
         entries = [_with_shared(shared, entry) if isinstance(entry, Mapping) else entry for entry in value["each"]]
         return {"each": entries, **{name: value[name] for name in _LIST_KEYS if name in value}}
@@ -354,8 +352,6 @@ INPUT_KINDS: Mapping[str, type[DeclaredModel]] = {
 
 
 def _input_kind(value: object) -> str | None:
-    if isinstance(value, DeclaredModel):
-        return next(kind for kind, model in INPUT_KINDS.items() if type(value) is model)
     keys = value if isinstance(value, dict) else {}
     if isinstance(keys.get("each"), (list, tuple)):
         return "each"

@@ -202,8 +202,6 @@ class _Loader:
         if "references" in step:
             self._report((*location, "references"), "unknown key 'references'")
             step = {key: part for key, part in step.items() if key != "references"}
-        if "${" not in repr(step):
-            return step
         filled = {k: v if k == "run" else variables.resolve(v, (*location, k)) for k, v in step.items()}
         if "env" in step:  # resolved only when the command is called, and never stored
             filled["env"] = references.resolve(step["env"], (*location, "env"))

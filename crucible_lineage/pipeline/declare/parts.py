@@ -17,7 +17,6 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.text.times import LENGTH, seconds_in
@@ -101,14 +100,6 @@ class Reproduce(DeclaredModel):
     rtol: float | None = Field(default=None, ge=0, lt=1, description="the relative tolerance of numbers (1e-9)")
     files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(default={}, description="by name or pattern")
     ignore: tuple[str, ...] = Field(default=(), description="names of values that do not count, as created_at")
-
-
-def declared_condition(text: str) -> Condition:
-    """Parse a condition. Raises ValueError, as validators do."""
-    try:
-        return parse_condition(text)
-    except InputError as error:
-        raise ValueError(str(error)) from error
 
 
 _FORM = re.compile(r"from name\s+(['\"])(?P<pattern>.+)\1", re.DOTALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 
-from crucible_lineage.errors import nearest
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt
@@ -28,7 +29,6 @@ from crucible_lineage.pipeline.declare.parts import (
     OneOrMore,
     Reproduce,
     TimeMatch,
-    declared_condition,
 )
 from crucible_lineage.refs import CORRECTED, INHERITED, ITSELF, MATCHED, Inherited
 from crucible_lineage.statements.calibrations import NEXT
@@ -106,7 +106,7 @@ def _source(declared: object) -> object:
     if isinstance(declared, str):
         source, _, output = declared.partition(".")
         return {"from": source, "output": output or None}
-    if not isinstance(declared, Mapping | Source):
+    if not isinstance(declared, Mapping):
         raise ValueError("write a source as NAME, NAME.OUTPUT or {from: NAME}, and several as a list")
     return declared
 
@@ -164,8 +164,10 @@ class Certify(DeclaredModel):
     @field_validator("where")
     @classmethod
     def _is_understood(cls, value: str) -> str:
-        if value:
-            declared_condition(value)
+        try:
+            _ = value and parse_condition(value)
+        except InputError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @property
@@ -173,11 +175,6 @@ class Certify(DeclaredModel):
         """The role whose time of measurement begins the validity; None if that is a moment."""
         match = _BEGINS.match(self.since)
         return match[1] if match else None
-
-    @property
-    def moment(self) -> datetime:
-        """The moment at which the validity begins, if `since` is one."""
-        return utc(self.since)
 
 
 class Approve(DeclaredModel):

@@ -123,8 +123,7 @@ class Expansion:
         self.has_partners = any(source.is_partner for step in pipeline.steps.values() for _, source in step.spec.edges)
         self.inputs = inputs
         self.instances: dict[str, Instance] = {}
-        self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> points and names of its instances
-        self.names: dict[tuple[str, tuple[int, ...]], str] = {}
+        self.names: dict[str, dict[tuple[int, ...], str]] = {}  # step -> the names of its instances
         self.columns: dict[Dimension, tuple[Value, ...]] = {}  # dimension -> its values
         self.value_at: dict[Dimension, dict[int, int]] = {}  # dimension -> member -> the value that it belongs to
         self.params: dict[
@@ -154,7 +153,7 @@ class Expansion:
                 each = ", ".join(map(str, step.dimensions))
                 message = f"step {step.name!r} would have {count} instances, one for each combination of {each}"
                 raise InputError(f"{message}; at most {MOST_INSTANCES} are possible. Pair inputs by `match`")
-            self.points[step.name] = []
+            self.names[step.name] = {}
             swept = tuple(swept_above(step, self.pipeline))
             for indices in product(*map(range, sizes)):
                 self._add(step, dict(zip(step.dimensions, indices, strict=True)), indices, swept)
@@ -178,7 +177,7 @@ class Expansion:
         feeds = tuple(feed for _, part in parents for feed in part.feeds)
         group = ", ".join(value.label for dimension, value in values.items() if dimension.fields)
         items = [value.label for (root, fields), value in values.items() if root in self.inputs and not fields]
-        steps = dict.fromkeys((*swept, *(root for root, fields in point if root in self.points and not fields)))
+        steps = dict.fromkeys((*swept, *(root for root, fields in point if root in self.names and not fields)))
         variants = [self.pipeline.steps[other].variants[point.get(Dimension(other), 0)].label for other in steps]
         about = self._about(values)
         instance = Instance(
@@ -197,8 +196,7 @@ class Expansion:
             gaps=tuple(gap for _, part in parents for gap in part.gaps),
         )
         self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
-        self.points[step.name].append((point, name))
-        self.names[step.name, indices] = name
+        self.names[step.name][indices] = name
 
     def _about(self, values: Mapping[Dimension, Value]) -> tuple[tuple[str, int], ...]:
         """Return the items of inputs that an instance with these values is about."""
@@ -211,7 +209,7 @@ class Expansion:
         """Return the slots of each output, in the scope of these values; none if the step is made from records."""
         if not step.declared:
             return {}
-        scopes = [value.scope for (root, fields), value in values.items() if fields or root not in self.points]
+        scopes = [value.scope for (root, fields), value in values.items() if fields or root not in self.names]
         scope = ", ".join((*(scopes or [first_scope(step, self.pipeline, self.columns)]), *variants))
         place = step.declared["name"], step.declared["step"]
         return {output: (slot(*place, output, scope),) for output in step.inspection.outputs}
@@ -406,7 +404,7 @@ class Expansion:
         key = (name, same, rule.sides, rule.within, rule.otherwise)
         if key not in self.candidates:
             rows = [_row(number, item.label, [item], {}, same) for number, item in enumerate(self.inputs.get(name, ()))]
-            for _, instance in self.points.get(name, ()):
+            for instance in self.names.get(name, {}).values():
                 items = [self.inputs[root][index] for root, index in self.instances[instance].about]
                 rows.append(_row(instance, instance, items, self._made_fields(instance), same))
             self.candidates[key] = Candidates(f"{'input' if name in self.inputs else 'step'} {name}", rows, same, rule)
@@ -420,14 +418,15 @@ class Expansion:
                 members = self._members(dimension.root, point)
                 assert members
                 indices.append(self.value_at[dimension][members[0]])
-            yield self.names[name, tuple(indices)]
+            yield self.names[name][tuple(indices)]
             return
         by_record, selected = record_fields(source.group_by or ()), {}
         for root in self._roots(name):
             members = self._members(root, point, by_record if root in self.inputs else ())
             if members is not None:
                 selected[root] = set(members)
-        for other_point, instance in self.points[name]:
+        for numbers, instance in self.names[name].items():
+            other_point = dict(zip(self.pipeline.steps[name].dimensions, numbers, strict=True))
             if all(members.intersection(self._members(root, other_point) or ()) for root, members in selected.items()):
                 yield instance
 

@@ -36,6 +36,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 from crucible_lineage.statements.failed import state_run
 from crucible_lineage.statements.stating import certify
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.engines.local import Engine
@@ -341,7 +342,7 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
             raise InputError(f"{name} of the data it is made from: {fault}")
         shared[name] = value
     if declared.role is None:
-        since = declared.moment
+        since = utc(declared.since)
     else:  # when the first data of the declared role were measured
         data = items_behind((feed for feed in instance.feeds if feed.role == declared.role), run.instances)
         if (span := joint_span(run.inputs[root][index].span for root, index in data)) is None:
