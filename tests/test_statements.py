@@ -37,8 +37,9 @@ from crucible_lineage.statements.statements import (
 from tests.golden.stored import run_examples
 
 
-def test_statements_and_certificates_say_what_the_examples_say() -> None:
-    run_examples(Path(__file__).with_name("statements.txt"))
+@pytest.mark.parametrize("name", ["statements", "stating"])
+def test_the_examples_hold(name: str) -> None:
+    run_examples(Path(__file__).with_name(f"{name}.txt"))
 
 
 PROJECTS = ("lab", "beamline", "other")
