@@ -25,7 +25,7 @@ from crucible_lineage.step import step
 from tests.golden.stored import run_examples
 
 
-@pytest.mark.parametrize("name", ["plans", "parts", "expansions"])
+@pytest.mark.parametrize("name", ["plans", "parts", "expansions", "correcting"])
 def test_the_examples_hold(name: str) -> None:
     run_examples(Path(__file__).with_name(f"{name}.txt"))
 
