@@ -54,6 +54,7 @@ BESIDE = {
     "broken.py": "1 / 0\n",
     "unread.py": "from pathlib import Path\nx = (1,\n",
     "missing.py": "from pathlib import Path\nimport numpyy\n",
+    "lab_token.py": "def a(counts, *, out): return 'ghp_abcdefghijklmnopqrstuvwxyz0123456789'\n",
     "ending.py": "import sys\nsys.exit(3)\n",
 }
 

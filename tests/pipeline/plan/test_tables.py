@@ -128,6 +128,7 @@ PARTNERS = [
     ({"within": "1d", "else": "earliest"}, (2.5, 2.5), "dark has nothing before scan (2024-05-12 12:00:00 UTC) within 1 d with gain=A: the nearest before is d0 (2024-05-10 00:00:00 UTC, 2 d 12 h before), the nearest after is d6 (2024-05-16 00:00:00 UTC, 3 d 12 h after), group began before it and ended after it (`nearest: either` would take it); to accept another one, add `else: nearest`, `earliest` or `none`"),
     ({"else": "earliest"}, (None,), "d0 at an unknown time (else earliest, same gain=A)"),
     ({"else": "nearest"}, (None,), "scan has no time of measurement (timestamp), by which dark is chosen; set it"),
+    ({"else": "nearest"}, (-1, -1), "d0 1 d after (else nearest, same gain=A)"),
     ({"else": "none"}, (-1, -1), "dark has nothing before scan (2024-05-09 00:00:00 UTC) with gain=A: none was found before, the nearest after is d0 (2024-05-10 00:00:00 UTC, 1 d after); to accept another one, add `else: nearest`, `earliest` or `none` or absent"),
     ({}, (1, 1, "B"), "dark is chosen by time for scan, and none has no time of measurement (timestamp); set it"),
     ({}, (1, 1, "C"), "dark has no dataset with gain=C, as scan has or absent"),
