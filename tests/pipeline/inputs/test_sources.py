@@ -13,6 +13,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
+from tests.golden.stored import run_examples
 
 Run = Callable[..., RunResult]
 Text = Callable[[str], str]
@@ -69,6 +70,10 @@ def declare(lab: Any, declared: str, step: str = "table", name: str = "pipeline.
         name,
     )
     return path
+
+
+def test_the_examples_hold() -> None:
+    run_examples(Path(__file__).with_name("inputs.txt"))
 
 
 def test_a_pattern_matches_files_and_an_existing_name_is_not_a_pattern(many: Any) -> None:
