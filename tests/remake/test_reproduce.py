@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,8 +24,9 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.compare import DIFFERS, IDENTICAL, WITHIN
 from crucible_lineage.remake.driver import FAILED, NOT_MADE, Options, Outcome
 from crucible_lineage.remake.kit import _runtime
-from crucible_lineage.remake.reproduce import reproduce
+from crucible_lineage.remake.reproduce import code_to_show, reproduce, sampled
 from crucible_lineage.session import Session
+from tests.golden.stored import compare, normal
 from tests.nights import by_night
 from tests.runs import run
 
@@ -269,26 +271,55 @@ def altered(bundle: Path, path: str, change: Callable[[str], str]) -> None:
             assert not name.endswith(path) or changed != text
 
 
-def test_exchanged_source_and_inputs_are_found_and_named(
+def test_what_a_bundle_would_run_is_shown_and_what_is_exchanged_in_it_is_named(
     bundle: Path, lab: Any, made: RunResult, session: Session
 ) -> None:
     """By the installed program, which then runs nothing; the one in the bundle names them as its verdict."""
+    (raw,), joined = made.inputs["first"], made.datasets["joined"]["out"]
+    ids = {
+        raw: "first",
+        **{mfid: f"{step}.{name}" for step, made_ in made.datasets.items() for name, mfid in made_.items()},
+    }
+    shown = [
+        text.replace(STEPS, "STEPS") for text in (*code_to_show(session, bundle), *code_to_show(session, [joined]))
+    ]
+    plan = json.dumps(json.loads((bundle / "remake" / "plan.json").read_text()), indent=1, sort_keys=True)
+    said = [plan, *sorted(normal(text, ids, bundle) for text in shown)]
 
-    def refused(change: Callable[[Path], object]) -> str:
+    def refused(asked: Path | list[str]) -> None:
+        with pytest.raises(InputError) as error:
+            reproduce(session, asked, HERE, lambda _: None)
+        said.append(f"InputError: {error.value}")
+
+    def changed(change: Callable[[Path], object]) -> None:
         copy = bundle.with_name("changed")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(bundle, copy)
         change(copy)
-        with pytest.raises(InputError, match="does not lead to its ids") as error:
-            reproduce(session, copy, HERE, lambda _: None)
-        return str(error.value)
+        refused(copy)
 
-    (raw,) = made.inputs["first"]
+    def rewritten(copy: Path, old: str, new: str) -> None:
+        path = copy / "records" / f"{joined}.json"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.write_text(path.read_text().replace(old, new, 1))
+        listed = (copy / "manifest-sha256.txt").read_text()
+        (copy / "manifest-sha256.txt").write_text(listed.replace(digest, hashlib.sha256(path.read_bytes()).hexdigest()))
+
     (kept,) = (bundle / "remake" / "source").glob("*.zip")
     change = lambda text: text.replace("SCALE = 3.0", "SCALE = 3.1")  # noqa: E731
-    assert kept.name in refused(lambda it: altered(it, f"{lab.module}.py", change))
-    assert f"data/{raw}/first.txt" in refused(lambda it: (it / "data" / raw / "first.txt").write_text("9\n"))
-    assert kept.name in refused(lambda it: (it / "remake" / "source" / kept.name).write_bytes(b"no archive"))
+    changed(lambda it: altered(it, f"{lab.module}.py", change))
+    changed(lambda it: (it / "data" / raw / "first.txt").write_text("9\n"))
+    changed(lambda it: (it / "remake" / "source" / kept.name).write_bytes(b"no archive"))
+    changed(lambda it: (it / "manifest-sha256.txt").unlink())
+    changed(lambda it: (it / "remake" / "plan.json").write_text("{}"))
+    changed(lambda it: rewritten(it, '"params": {}', '"params": {"n": 1}'))
+    changed(lambda it: rewritten(it, '"step": "joined"', '"step": "other"'))
+    refused([raw])
+    refused(["0td40y80027sn1w6x3snqzzzzz"])
+    session.ensure_project("empty")
+    with pytest.raises(InputError, match="reproduce: project 'empty' has no current result of a step"):
+        sampled(session, "empty", 2)
+    compare("remake/bundle.txt", normal("\n".join(said).replace(lab.module, "LAB"), ids, bundle.parent))
 
 
 def wheel(folder: Path, version: str, factor: float) -> None:
