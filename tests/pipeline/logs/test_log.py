@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +16,7 @@ import pytest
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.job.worker import call_command
-from crucible_lineage.pipeline.logs import StepLog
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 from tests.golden.stored import run_examples
@@ -143,6 +144,22 @@ def test_the_environment_of_a_command_has_no_keys(tmp_path: Path, monkeypatch: p
     assert seen["LAB_MODE"] == "fast"
     assert seen["PATH"] == os.environ["PATH"]
     assert "hush" not in seen.values()
+
+
+def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_text("1")
+    code = "import sys; print('first'); [sys.stdout.write('x' * 400_000) for _ in range(4)]; print('last')"
+    with closing(StepLog(tmp_path / "step.log")) as log:
+        spec = StepSpec(run=(sys.executable, "-c", code), folder=tmp_path, timeout=120)
+        call_command(command("loud", spec), asked(tmp_path), tmp_path, log)
+    text = log.path.read_bytes()
+    assert len(text) < 2 * LOG_LIMIT_BYTES
+    assert text.startswith(b"first")
+    assert text.rstrip().endswith(b"last")
+    (left_out,) = re.findall(rb"\[\.\.\. (\d+) bytes are left out here \.\.\.\]", text)
+    marker = len(b"\n[... " + left_out + b" bytes are left out here ...]\n")
+    assert int(left_out) + len(text) - marker == 1_600_000 + len("first\nlast\n")
 
 
 def test_files_that_a_command_writes_beside_its_folder_are_reported(tmp_path: Path) -> None:
