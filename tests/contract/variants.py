@@ -102,7 +102,7 @@ def upserts(request: Request, hand_on: HandOn) -> Answer:
 
 def odd(request: Request, hand_on: HandOn) -> Answer:
     """Refuses nothing, and does little of what is needed: it forgets, mixes up, or answers with something else."""
-    kind, of_keyword = (request.method, MFID.sub("*", request.path)), bool(request.query.get("keyword"))
+    kind, keyword = (request.method, MFID.sub("*", request.path)), request.query.get("keyword", [""])[0]
     if kind == ("DELETE", "/files/*"):
         return Answer(204, b"")
     if kind[1].endswith("/upload/initiate") and b"empty.txt" in request.body:
@@ -118,7 +118,7 @@ def odd(request: Request, hand_on: HandOn) -> Answer:
         kept = {key: value for key, value in got["scientific_metadata"].items() if key not in ("first", "text")}
         got["scientific_metadata"] = kept
     elif kind == ("GET", "/datasets"):
-        got["items"] = [{**found, "links": []} for found in got["items"] if not of_keyword]
+        got["items"] = [{**found, "links": []} for found in got["items"] if "pipeline:" not in keyword]
     elif kind == ("GET", "/datasets/*"):
         got["modification_time"] = "2024-05-01T12:00:00Z"
     elif kind == ("GET", "/files/*/download_link"):
