@@ -250,10 +250,11 @@ def list_requests(
     db: Transaction,
     query: Page,
     status: Literal["pending"] | None = None,  # noqa: ARG001 - all requests are
+    scope: Literal["accessible", "submitted", "reviewable"] = "accessible",
 ) -> Json:
     """List the requests that the caller made, or could make as an administrator of the project, newest first."""
     rows = db.execute(f"{_OPEN} ORDER BY id DESC").fetchall()
-    return _page(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row)]), query)
+    return _page(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row, scope)]), query)
 
 
 @get("/deletion_requests/{number}")
@@ -295,5 +296,6 @@ def list_deleted(call: Call, db: Transaction, query: Page, resource_id: str | No
 _OPEN = "SELECT * FROM deletion WHERE deleted_at IS NULL"
 
 
-def _is_visible(db: Transaction, caller: Caller, row: Row) -> bool:
-    return row["requester"] == caller.id or role_on(db, caller, row["row_id"]) >= ADMIN
+def _is_visible(db: Transaction, caller: Caller, row: Row, scope: str = "accessible") -> bool:
+    is_own, may_delete = row["requester"] == caller.id, role_on(db, caller, row["row_id"]) >= ADMIN
+    return bool({"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete))
