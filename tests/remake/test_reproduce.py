@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.compare import DIFFERS, IDENTICAL, WITHIN
-from crucible_lineage.remake.driver import FAILED, NOT_MADE, Options, Outcome
+from crucible_lineage.remake.driver import EXCHANGED, FAILED, NOT_MADE, Options, Outcome
 from crucible_lineage.remake.kit import _runtime
 from crucible_lineage.remake.reproduce import code_to_show, reproduce, sampled
 from crucible_lineage.session import Session
@@ -116,6 +116,9 @@ SHELL = """
   shell:
     run: [sh, -c, "sort -r {inputs.first} | head -2 > {out}/s.txt"]
     inputs: {first: first}
+  copied:
+    run: [sh, -c, "cp {inputs.clock} {out}/copy.txt"]
+    inputs: {clock: clock}
 """
 SORTS = """
 import sys
@@ -163,14 +166,17 @@ def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Out
 
 
 def test_all_are_made_from_the_measured_files_on(session: Session, made: RunResult) -> None:
-    options = Options(here=True, is_all=True)
-    found = reproduce(session, [made.datasets["joined"]["out"]], options, lambda _: None)
-    assert [(outcome.name, outcome.verdict) for outcome in found] == [
-        (n, IDENTICAL) for n in ("scaled", "split", "joined")
-    ]
+    ids = [made.datasets[step]["out"] for step in ("joined", "clock", "copied")]
+    found = {load.name: load for load in reproduce(session, ids, Options(here=True, is_all=True), lambda _: None)}
+    assert {name: load.verdict for name, load in found.items()} == {
+        **dict.fromkeys(("scaled", "split", "joined"), IDENTICAL), **dict.fromkeys(("clock", "copied"), DIFFERS)
+    }  # fmt: skip
+    assert found["copied"].causes == [f"when.txt of {ids[1]}, its input clock, {EXCHANGED}"]
 
 
-def test_causes_of_differences_are_named(again: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_causes_of_differences_are_named(
+    again: Callable[..., Outcome], made: RunResult, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     found = again("threads")
     assert found.verdict == WITHIN
@@ -179,7 +185,9 @@ def test_causes_of_differences_are_named(again: Callable[..., Outcome], monkeypa
     assert strict.causes == ["OMP_NUM_THREADS is 4 here, 1 by the record"]
     assert "line 1, number 1: 1.000000000001 is recorded, 1.000000000004 was made" in strict.files[0]["said"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    clock = again("clock")
+    ids = [made.datasets[step]["out"] for step in ("clock", "copied")]
+    clock, copied = reproduce(session, ids, HERE, lambda _: None)
+    assert (clock.verdict, copied.verdict) == (DIFFERS, IDENTICAL), "each step gets its recorded input"
     assert clock.causes[0] == "the step is not deterministic: made twice here, when.txt differs too"
 
 
