@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.verify import verify_dataset, verify_project
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_to_json
+from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current
@@ -57,6 +60,32 @@ def test_an_earlier_result_is_current_everywhere_while_the_later_is_to_be_delete
     assert lineage.nodes[old].superseded_by == ()
     assert "Withdrawn: its deletion was requested" in str(explain(session, new))
     assert new not in {standing.mfid for standing in list_datasets(session, "lab", every=True).entries}
+
+
+def test_a_lineage_has_what_is_to_be_deleted_and_has_no_graph_beside_others(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = run(session, lab.pipeline).datasets["total"]["out"]
+    gone, kept = (session.client.datasets.create({"project_id": "lab", "dataset_name": name}).dsid for name in "gk")
+    session.client.deletions.request(gone, reason="empty")
+    linked, graph_of = {*fetch_lineage(session, total).nodes}, session.client.graphs.get
+
+    def without_graphs(mfid: str, **more: Any) -> Any:
+        if mfid != total:
+            raise NotFoundError("no graph")
+        return graph_of(mfid, **more)
+
+    monkeypatch.setattr(session.client.graphs, "get", without_graphs)
+    for mfids, most, there in (
+        ((gone,), 1, {gone}), ((gone, gone, total), 2, {gone, *linked}), ((total, gone), 2, {gone, *linked}),
+        ((total, *linked, gone), 1, linked), ((gone, total), 1, {gone}),
+    ):  # fmt: skip
+        nodes = fetch_lineage(session, *mfids, most=most).nodes
+        assert ({*nodes}, nodes[gone].state if gone in nodes else "") == (there, "withdrawn" * (gone in there)), mfids
+    with pytest.raises(RefusedError) as refused:
+        fetch_lineage(session, total, kept, most=2)
+    needed = "lineages need one; `crucible-lineage doctor` tests what else this Crucible lacks"
+    assert str(refused.value) == f"dataset {kept} exists, but Crucible has no graph of it\n{needed}"
 
 
 def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session, tmp_path: Path) -> None:
