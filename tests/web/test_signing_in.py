@@ -54,16 +54,20 @@ def test_the_cookie_is_a_token_for_this_site_only(site):
 
 @pytest.mark.parametrize("key", ["wrong", "ü"])
 def test_a_wrong_key_is_refused_and_not_repeated(site, key):
-    refused = httpx.post(f"{site.url}/sign-in", data={"key": key}, headers={"Origin": site.url})
+    form = {"key": key, "next": "/ask/list?a=b"}
+    refused = httpx.post(f"{site.url}/sign-in", data=form, headers={"Origin": site.url})
 
     assert refused.status_code == 403
     assert "not known" in refused.text
+    assert 'name="next" value="/ask/list?a=b"' in refused.text, "where the next try leads"
     assert not key or f'"{key}"' not in refused.text
 
 
 @pytest.mark.parametrize("origin", [{}, {"Origin": "https://evil.example"}, {"Origin": "null"}])
 def test_forms_of_other_sites_neither_sign_in_nor_out(site, owner, origin):
-    assert httpx.post(f"{site.url}/sign-in", data={"key": site.key}, headers=origin).status_code == 403
+    refused = httpx.post(f"{site.url}/sign-in", data={"key": site.key, "next": "/ask/list"}, headers=origin)
+    assert (refused.status_code, 'name="next" value="/ask/list"' in refused.text) == (403, True)
+    assert "The form did not come from this server." in refused.text
     assert owner.post("/sign-out", headers=origin).status_code == 403
     assert owner.get("/").status_code == 200
 
