@@ -38,6 +38,8 @@ def test_a_name_means_the_current_dataset(project: Any) -> None:
     assert "no dataset has this name or an ID starting with it; did you mean 'weak-" in refused
     listed = project.ask("show", "nothing at all like it", code=2).stderr.partition("there are: ")[2]
     assert len(listed.partition(" and ")[0].split(", ")) == 3, listed
+    elsewhere = ("diff", shown["mfid"], "weak-2.txt (fitted)", "--project", "nowhere")  # an id is one anywhere
+    assert "project 'nowhere' does not exist" in project.ask(*elsewhere, code=2).stderr
     refused = project.ask("show", project.fitted("weak-1.txt")[:4], code=2).stderr
     assert "datasets; choose one: " in refused
     assert project.fitted("weak-1.txt", 0) in refused or " more" in refused

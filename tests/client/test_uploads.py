@@ -115,7 +115,7 @@ def test_a_file_that_changed_since_it_was_scanned_is_not_sent(
     assert stub.calls == []
 
 
-@pytest.mark.parametrize("change", ["edit", "remove"])
+@pytest.mark.parametrize("change", ["edit", "remove", "append"])
 def test_a_file_that_changes_while_it_is_sent_is_not_stored(
     client: CrucibleClient, stub: Any, dsid: str, movie: Path, change: str
 ) -> None:
@@ -123,10 +123,13 @@ def test_a_file_that_changes_while_it_is_sent_is_not_stored(
         if change == "edit":
             with movie.open("r+b") as file:
                 file.write(b"other")
+        elif change == "append":  # to what was sent already
+            with movie.open("ab") as file:
+                file.write(b"other")
         else:
             movie.unlink()
 
-    stub.fault("POST", "/parts$", "pass", action=act)
+    stub.fault(*(("PUT", "/part/") if change == "append" else ("POST", "/parts$")), "pass", action=act)
     with pytest.raises(FileChangedError):
         client.files.upload(dsid, movie)
     assert stub.files == {}
