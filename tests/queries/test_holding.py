@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current
 from tests.runs import run as run_file
 
+PNG = b"\x89PNG\r\n\x1a\n"  # as a picture begins
 LATER = "2126-01-01T00:00:00+00:00"
 
 
@@ -82,6 +84,10 @@ def test_a_lineage_has_what_is_to_be_deleted_and_has_no_graph_beside_others(
     ):  # fmt: skip
         nodes = fetch_lineage(session, *mfids, most=most).nodes
         assert ({*nodes}, nodes[gone].state if gone in nodes else "") == (there, "withdrawn" * (gone in there)), mfids
+    session.client.datasets.add_thumbnail(total, PNG, "spectrum.png")
+    drawn = fetch_lineage(session, total, thumbnails=True).nodes
+    shown = {mfid: node.record["thumbnail"] for mfid, node in drawn.items() if node.record}
+    assert shown == {**dict.fromkeys(linked), total: f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
     with pytest.raises(RefusedError) as refused:
         fetch_lineage(session, total, kept, most=2)
     needed = "lineages need one; `crucible-lineage doctor` tests what else this Crucible lacks"
