@@ -8,6 +8,7 @@ from typing import Any
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.page import page_data
 
 # Recorded once on one machine and Python version; all others must agree.
 IDS = {
@@ -23,7 +24,8 @@ def test_the_demo_prints_datasets_steps_and_pictures_as_json(demo_origin: tuple[
     assert printed["executed"] == ["axis", "calibrated", "bands"]
     assert {name: printed["datasets"][name] for name in IDS} == IDS
     assert Path(printed["lineage"]["svg"]).read_text().startswith("<svg")
-    assert "<html" in Path(printed["lineage"]["html"]).read_text()
+    details: Any = page_data(Path(printed["lineage"]["html"]).read_text())["details"]
+    assert [bool(dataset["thumbnail"]) for dataset in details] == [False, False, False, False, True, True]
 
 
 def test_the_bands_are_where_they_should_be(demo_origin: tuple[Path, str]) -> None:

@@ -175,6 +175,14 @@ def test_a_file_is_downloaded_as_an_attachment(site, owner, guest):
     assert httpx.get(site.url + path).headers["location"].startswith("/sign-in")
 
 
+def test_a_picture_that_browsers_do_not_show_is_not_served(site, owner):
+    made = site.client.datasets.add_thumbnail(site.mfids["evil"], b"II*\0 of no browser", "scan.tif")
+
+    answers = [owner.get(f"/datasets/{site.mfids['evil']}/thumbnail{end}") for end in ("", f"s/{made.id}")]
+    assert [answer.headers["content-type"] for answer in answers] == ["image/svg+xml"] * 2
+    assert "scan.tif" not in owner.get(f"/datasets/{site.mfids['evil']}").text
+
+
 @pytest.mark.parametrize(
     "path",
     [
