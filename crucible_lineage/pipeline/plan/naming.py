@@ -76,7 +76,7 @@ def groups_of_combinations(combinations: Iterable[Mapping[str, object]], fields:
 def swept_above(step: BoundStep, pipeline: BoundPipeline) -> Iterator[str]:
     """Yield the steps with a matrix that a step is connected to instance by instance, itself included."""
     for role, source in step.spec.edges:
-        if role not in step.collected and source.source in pipeline.steps:
+        if role not in step.collected and source.source in pipeline.steps and not source.is_partner:
             yield from swept_above(pipeline.steps[source.source], pipeline)
     if step.variants[0].label:
         yield step.name

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.explain import explain
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from tests.nights import share
 
@@ -40,6 +42,11 @@ def reduce(science: Path, bias: Path, flat: Path, *, out: Path) -> dict:
     value = (float(science.read_text()) - float(bias.read_text())) / float(flat.read_text())
     (out / "reduced.txt").write_text(str(value))
     return {"value": value}
+
+
+@step
+def scaled(data: Path, *, n: int, out: Path) -> None:
+    (out / "scaled.txt").write_text(str(n * float(data.read_text())))
 
 
 @step
@@ -81,6 +88,19 @@ class Frame:
     when: datetime | None
     value: float
     band: str = ""
+
+
+SWEPT = """
+pipeline: swept
+project: lab
+inputs:
+  scan: {select: {metadata.kind: scan}, each: true}
+  dark: {select: {metadata.kind: dark}, each: true}
+steps:
+  bright: {uses: "LABMODULE:scaled", inputs: {data: scan}, matrix: {n: [1, 2]}}
+  scaled: {uses: "LABMODULE:scaled", inputs: {data: dark}, matrix: {n: [1, 2]}}
+  clean:  {uses: "LABMODULE:subtract", inputs: {scan: bright, dark: {from: scaled, nearest: before, match: [params.n]}}}
+"""
 
 
 @pytest.fixture
@@ -246,6 +266,19 @@ def test_the_choice_is_in_plan_record_explanation_and_picture(
     target = lab.folder / "drawn.svg"
     cli("lineage", outputs["out"], "-o", target)
     assert "2 h 30 min before" in target.read_text()
+
+
+def test_a_result_is_not_named_by_the_variant_of_a_partner(
+    lab: Any, session: Session, run: Any, register: Any, text_of: Any
+) -> None:
+    register("scan", "A", datetime(2024, 5, 10, 12, tzinfo=UTC), 1)
+    register("dark", "A", datetime(2024, 5, 10, 9, tzinfo=UTC), 2)
+    path = lab.declare(SWEPT)
+    texts = {name: text_of(found["out"]) for name, found in run(path).datasets.items()}
+    instances = make_plan(bind_file(path, session.store), session).instances
+    made = [one for name, one in instances.items() if name.startswith("clean")]
+    shown = [(one.label, one.slots["out"][0].partition(", ")[2], texts[one.name]) for one in made]
+    assert shown == [("n=1", "n=1", "1.0 - 2.0"), ("n=2", "n=2", "2.0 - 4.0")]
 
 
 def test_a_result_has_the_time_of_its_data_and_not_of_a_later_calibration(
