@@ -63,6 +63,6 @@ def test_the_account_of_a_key_is_known_in_an_outage(tmp_path: Path, monkeypatch:
         assert (session.account, session.agent) == known
         session.set_agent({"username": "another"})
         assert session.agent == known[1]
-    for other in (replace(at, api_key="another"), replace(at, api_url="http://127.0.0.1:9/api/v3")):
+    for other in (replace(at, api_key="a-key-of-another"), replace(at, api_url="http://127.0.0.1:9/api/v3")):
         with Session(other) as session, pytest.raises(UnreachableError):
             _ = session.account
