@@ -42,7 +42,9 @@ def normal(text: str, ids: Mapping[str, str], folder: Path) -> str:
     """Return text with names for the ids that have one, and without what varies."""
     for value, name in ids.items():
         text = text.replace(value, f"<{name}>")
-    text = text.replace(str(folder), "<folder>").replace("<folder>/store/work/", "<steps>/")
+    for data in ("store", "data"):
+        text = text.replace(str(folder / data / "work"), "<steps>")
+    text = text.replace(str(folder), "<folder>")
     for pattern, stand_in in VARYING:
         text = re.sub(pattern, stand_in, text)
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
