@@ -165,7 +165,7 @@ class Certify(DeclaredModel):
     @classmethod
     def _is_understood(cls, value: str) -> str:
         try:
-            _ = value and parse_condition(value)
+            parse_condition(value)
         except InputError as error:
             raise ValueError(str(error)) from error
         return value

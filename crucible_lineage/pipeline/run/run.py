@@ -109,8 +109,8 @@ def plan_and_run(
         with nullcontext() if is_over else in_use(runs(session.settings.data) / run_id):
             before = {ingestion.request for ingestion in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
-                tell = lambda text: listener(StepEvent("", Outcome.REGISTERING, text))  # noqa: E731
-                inputs = register_inputs(planned.inputs, session, tell)
+                registering = partial(StepEvent, "", Outcome.REGISTERING)
+                inputs = register_inputs(planned.inputs, session, lambda text: listener(registering(text)))
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
                 run.adopt()
             if run.has_work or not session.outbox.is_empty:
